@@ -1,0 +1,145 @@
+"""Builds the emoji shards that ship in assets/emoji from two npm packages (DESIGN.md §5). Run once, not by users:
+
+    npm pack emoji-datasource-google@16.0.0 @lobehub/fluent-emoji-3d@1.1.0
+    mkdir google fluent
+    tar xzf emoji-datasource-google-16.0.0.tgz -C google --strip-components 1
+    tar xzf lobehub-fluent-emoji-3d-1.1.0.tgz -C fluent --strip-components 1
+    python -m data.build_emoji --google google --fluent fluent --out assets/emoji
+
+The first package holds Noto Emoji (flat, Apache-2.0) and the names and categories; the second Fluent Emoji (3d, MIT).
+They are joined by code point. Pictures are composited on white, 64×64, lossy WebP; the same input gives the same bytes.
+"""
+
+import argparse
+import gzip
+import io
+import json
+import tarfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from data.emoji_captions import captions_of, describe_tones
+from data.emoji_names import aliases_of, name_of
+from data.emoji_pictures import Pictures, drop_borrowed, drop_copies, load_pictures, strip_selector, variants_of
+from data.emoji_splits import SPLITS, STYLES, image_id_of, split_of
+
+SAMPLES_PER_SHARD = 1024
+WEBP_QUALITY = 100
+SOURCES = {
+    "flat": {"source": "emoji-datasource-google 16.0.0 (Noto Emoji)", "license": "Apache-2.0"},
+    "3d": {"source": "@lobehub/fluent-emoji-3d 1.1.0 (Fluent Emoji)", "license": "MIT"},
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    key: str
+    split: str
+    image: Image.Image
+    metadata: dict[str, Any]
+
+
+def collect_samples(entries: list[dict[str, Any]], pictures: Pictures) -> list[Sample]:
+    """One sample per picture, sorted by key; two pictures with one canonical caption are an error."""
+    names = {strip_selector(entry["unified"]): name_of(entry, strip_selector(entry["unified"])) for entry in entries}
+    aliases = {concept: aliases_of(entry, names[concept]) for entry, concept in zip(entries, names, strict=True)}
+    uses = Counter([*names.values(), *(alias for words in aliases.values() for alias in words)])
+    samples = []
+    for entry, concept in zip(entries, names, strict=True):
+        distinct_aliases = [alias for alias in aliases[concept] if uses[alias] == 1]
+        variants = variants_of(entry)
+        styles = {style for code in variants for style in STYLES if (code, style) in pictures}
+        for code, tones in variants.items():
+            for style in sorted(style for style in styles if (code, style) in pictures):
+                key, skin_tone = f"{code}-{style}", describe_tones(tones)
+                captions = captions_of(names[concept], distinct_aliases, style, skin_tone)
+                metadata = {
+                    "caption": captions[0],
+                    "captions": captions,
+                    "concept": concept,
+                    "name": names[concept],
+                    "aliases": distinct_aliases,
+                    "style": style,
+                    "category": entry["category"],
+                    "subcategory": entry["subcategory"],
+                    "skin_tone": skin_tone,
+                    "image_id": image_id_of(key),
+                    **SOURCES[style],
+                }
+                split = split_of(concept, style, has_both_styles=len(styles) == 2)
+                samples.append(Sample(key, split, pictures[code, style], metadata))
+    _refuse_repetitions("canonical caption", [sample.metadata["caption"] for sample in samples])
+    _refuse_repetitions("image id", [str(sample.metadata["image_id"]) for sample in samples])
+    return sorted(samples, key=lambda sample: sample.key)
+
+
+def _refuse_repetitions(what: str, values: list[str]) -> None:
+    repeated = sorted(value for value, count in Counter(values).items() if count > 1)
+    if repeated:
+        raise ValueError(f"{len(repeated)} emoji share a {what}: {', '.join(repeated[:5])}; name them apart")
+
+
+def encode_picture(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=6)
+    return buffer.getvalue()
+
+
+def write_shard(path: Path, samples: list[Sample]) -> None:
+    """A gzipped tar without times and owners, so that the same samples give the same bytes."""
+    with (
+        path.open("wb") as file,
+        gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for sample in samples:
+            text = json.dumps(sample.metadata, ensure_ascii=False).encode()
+            for ending, content in (("webp", encode_picture(sample.image)), ("json", text)):
+                member = tarfile.TarInfo(f"{sample.key}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def write_shards(samples: list[Sample], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.tar.gz"):
+        old.unlink()
+    for split in SPLITS:
+        chosen = [sample for sample in samples if sample.split == split]
+        for number, start in enumerate(range(0, len(chosen), SAMPLES_PER_SHARD)):
+            write_shard(folder / f"{split}-{number:06d}.tar.gz", chosen[start : start + SAMPLES_PER_SHARD])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Build the emoji shards from the two unpacked npm packages.")
+    parser.add_argument("--google", type=Path, required=True, help="folder with emoji.json and img/google/64")
+    parser.add_argument("--fluent", type=Path, required=True, help="folder with assets/*.webp")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    options = parser.parse_args()
+    entries = json.loads((options.google / "emoji.json").read_text(encoding="utf-8"))
+    named = [entry for entry in entries if entry["category"] != "Component"]  # the bare skin tone swatches
+    pictures, num_unnamed = load_pictures(named, options.google, options.fluent)
+    num_flat_only = sum((code, "3d") not in pictures for code, style in pictures if style == "flat")
+    copies = drop_copies(pictures)
+    num_borrowed = drop_borrowed(pictures, named)
+    samples = collect_samples(named, pictures)
+    write_shards(samples, options.out)
+    print(f"{len(entries) - len(named)} entries are bare skin tones, skipped")
+    print(f"{num_unnamed} Fluent pictures match no code point of the other package, skipped")
+    print(f"{num_flat_only} flat pictures have no Fluent counterpart")
+    print(f"{num_borrowed} Fluent pictures of country flags are copies of the flat ones, skipped")
+    print(f"{len(copies)} pictures repeat another one, skipped: {', '.join('-'.join(key) for key in copies)}")
+    for split in SPLITS:
+        chosen = [sample for sample in samples if sample.split == split]
+        num_concepts = len({sample.metadata["concept"] for sample in chosen})
+        styles = Counter(sample.metadata["style"] for sample in chosen)
+        print(f"{split}: {len(chosen)} pictures of {num_concepts} concepts ({styles['flat']} flat, {styles['3d']} 3d)")
+    print(f"{sum(path.stat().st_size for path in options.out.iterdir()) / 1e6:.2f} MB in {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""LLaVA-1.5 conversations, as turns with images in their places.
+
+    [{"id": …, "image": KEY or [KEY, …], "conversations": [{"from": "human"|"gpt", "value": "<image>\\nquestion"}]}]
+
+Each `<image>` stands for the next key of "image", an image of the code store; without images, "image" is absent. An
+`<image>` in what "gpt" says is an image to draw.
+"""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from data.codes import CodeStore
+from data.documents import ImageRef, Turn
+
+IMAGE_MARK = "<image>"
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+def conversation_turns(record: dict[str, Any], store: CodeStore, where: str) -> list[Turn]:
+    """The turns of a record; ValueError with `where` in it if the record cannot be used."""
+    messages = record.get("conversations")
+    if not isinstance(messages, list) or not all(
+        isinstance(m, dict) and m.get("from") in ROLES and isinstance(m.get("value"), str) for m in messages
+    ):
+        raise ValueError(f"{where} is no list of messages with from (human or gpt) and value")
+    keys = record.get("image") or []
+    keys = keys if isinstance(keys, list) else [keys]
+    num_marks = sum(m["value"].count(IMAGE_MARK) for m in messages)
+    if num_marks != len(keys):
+        raise ValueError(f"{where} names {len(keys)} images but marks {num_marks} places with {IMAGE_MARK}")
+    if not any(ROLES[m["from"]] == "assistant" and m["value"].strip() for m in messages):
+        raise ValueError(f"{where} has no answer")
+    images = iter([_image(str(key), store, where) for key in keys])
+    return [Turn(ROLES[m["from"]], _segments(m["value"], ROLES[m["from"]], images)) for m in messages]
+
+
+def _image(key: str, store: CodeStore, where: str) -> ImageRef:
+    """Stores made from webdataset shards have keys without the suffix of the picture's file."""
+    for candidate in (key, str(PurePosixPath(key).with_suffix(""))):
+        if candidate in store:
+            return ImageRef(store, store.index_of(candidate))
+    raise ValueError(f"{where} names the image {key!r}, which {str(store.path)!r} does not hold")
+
+
+def _segments(value: str, role: str, images: Iterator[ImageRef]) -> list[str | ImageRef]:
+    """Text with each mark replaced by the next image.
+
+    The single image of a user's message goes before its text, as LLaVA-1.5 does, wherever the mark stands: that is the
+    layout of `Vocabulary.answering_prompt`.
+    """
+    if role == "user" and value.count(IMAGE_MARK) == 1:
+        text = value.replace(IMAGE_MARK, "").strip()
+        return [next(images), f"\n{text}"] if text else [next(images)]
+    segments: list[str | ImageRef] = []
+    for place, text in enumerate(value.strip().split(IMAGE_MARK)):
+        segments += [text] if place == 0 else [next(images), text]
+    return [segment for segment in segments if segment != ""]

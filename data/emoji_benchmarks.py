@@ -1,0 +1,177 @@
+"""Benchmarks and training conversations from the shipped emoji, in the official formats; seconds, no network.
+
+    python -m data.emoji_benchmarks --shards assets/emoji --out runs/demo/benchmarks
+
+    OUT/{split}/images/COCO_{split}_{image_id:012d}.png      pictures of the split's questions
+    OUT/{split}/vqav2/   v2_OpenEnded_mscoco_{split}_questions.json, v2_mscoco_{split}_annotations.json
+    OUT/{split}/mme/TASK/questions_answers_YN/*.txt, images/
+    OUT/{split}/pope/coco_pope_{random,popular,adversarial}.json
+    OUT/{split}/mmbench/mmbench.tsv
+    OUT/train/llava.json                                     conversations about all training pictures
+    OUT/manifest.json                                        what was written, in numbers
+
+Splits: `train`, `unseen_concept` (the subject was never trained on), `unseen_style` (it was, in the other style).
+Everything is drawn from (seed, picture), so that the questions about one picture do not depend on the others.
+"""
+
+import argparse
+import io
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data.emoji_formats import (
+    MME_TASKS,
+    Picture,
+    conversation,
+    write_mmbench,
+    write_mme,
+    write_pictures,
+    write_pope,
+    write_vqav2,
+)
+from data.emoji_questions import Choice, Question, QuestionMaker
+from data.emoji_splits import SPLITS
+from data.shards import RawSample, iterate_shards
+
+POPE_NEGATIVES = ("random", "popular", "adversarial")
+SPECIFIC_KINDS = ("skin_tone", "color", "count")
+
+
+class SplitQuestions:
+    """All questions about the pictures of one split, each benchmark about `limit` of them at most."""
+
+    def __init__(self, split: str, samples: list[RawSample], maker: QuestionMaker, limit: int, seed: int) -> None:
+        self.split, self.maker, self.limit, self.seed = split, maker, limit, seed
+        self.all_samples = random.Random(f"{seed} pictures {split}").sample(samples, len(samples))
+        self.samples = self.all_samples[:limit]
+
+    def _rng(self, purpose: str, key: str) -> random.Random:
+        return random.Random(f"{self.seed} {purpose} {key}")
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Writes the four benchmarks and returns their counts."""
+        pictures = [_picture(sample) for sample in self.samples]
+        write_pictures(folder, self.split, pictures)
+        answer_types = write_vqav2(
+            folder, self.split, [(picture, self._vqav2(sample)) for picture, sample in self._paired(pictures)]
+        )
+        mme = {task: self._write_mme(folder, task, kind) for task, kind in MME_TASKS.items()}
+        for negatives in POPE_NEGATIVES:
+            asked = [item for pair in self._paired(pictures) for item in self._pope(negatives, *pair)]
+            write_pope(folder, self.split, negatives, asked)
+        write_mmbench(
+            folder, self.split, [(picture, self._choice(sample)) for picture, sample in self._paired(pictures)]
+        )
+        return {
+            "pictures": len(pictures),
+            "vqav2": answer_types,
+            "mme_pictures": mme,
+            "pope_questions_per_file": 2 * len(pictures),
+            "mmbench": {"questions": len(pictures), "rows": 4 * len(pictures)},
+        }
+
+    def _paired(self, pictures: list[Picture]) -> Iterator[tuple[Picture, RawSample]]:
+        return zip(pictures, self.samples, strict=True)
+
+    def _write_mme(self, folder: Path, task: str, kind: str) -> int:
+        """Colours and numbers are rare, so the pictures for a task come from the whole split."""
+        fitting = [sample for sample in self.all_samples if kind in self.maker.kinds(sample.metadata)][: self.limit]
+        asked = [(_picture(sample), *self._pair(kind, sample, f"mme {task}")) for sample in fitting]
+        write_mme(folder, self.split, task, asked)
+        return len(asked)
+
+    def _pair(self, kind: str, sample: RawSample, purpose: str) -> tuple[Question, Question]:
+        rng = self._rng(purpose, sample.key)
+        return self.maker.yes(kind, sample.metadata), self.maker.no(kind, sample.metadata, rng)
+
+    def _vqav2(self, sample: RawSample) -> list[Question]:
+        """Open questions of every kind; yes/no pairs about the subject and about one other kind."""
+        kinds = self.maker.kinds(sample.metadata)
+        other = self._rng("vqav2 kind", sample.key).choice(kinds[1:])
+        return [
+            *(self.maker.open(kind, sample.metadata) for kind in kinds),
+            *self._pair("subject", sample, "vqav2"),
+            *self._pair(other, sample, "vqav2"),
+        ]
+
+    def _pope(self, negatives: str, picture: Picture, sample: RawSample) -> list[tuple[Picture, Question]]:
+        rng = self._rng(f"pope {negatives}", sample.key)
+        return [
+            (picture, self.maker.yes("subject", sample.metadata)),
+            (picture, self.maker.no("subject", sample.metadata, rng, negatives)),
+        ]
+
+    def _choice(self, sample: RawSample) -> Choice:
+        """One in two asks for the subject, the others for something else."""
+        rng = self._rng("mmbench", sample.key)
+        kinds = self.maker.kinds(sample.metadata)
+        return self.maker.choice(rng.choice(["subject", rng.choice(kinds[1:])]), sample.metadata, rng)
+
+
+def training_conversations(sample: RawSample, maker: QuestionMaker, seed: int) -> list[dict[str, Any]]:
+    """Three records with four questions; what it is and what it is about answer each other, so they never share one."""
+    rng = random.Random(f"{seed} llava {sample.key}")
+    specific = [kind for kind in maker.kinds(sample.metadata) if kind in SPECIFIC_KINDS]
+    detail = rng.choice(["style", *specific, *specific])
+    first = [_yes_or_no("subject", sample, maker, rng), _any(detail, sample, maker, rng)]
+    rng.shuffle(first)
+    names = rng.choice([maker.open("subject", sample.metadata), maker.choice("subject", sample.metadata, rng)])
+    records = [first, [names], [_any("category", sample, maker, rng)]]
+    return [conversation(sample.key, number, turns) for number, turns in enumerate(records)]
+
+
+def _yes_or_no(kind: str, sample: RawSample, maker: QuestionMaker, rng: random.Random) -> Question:
+    positive = rng.random() < 0.5
+    return maker.yes(kind, sample.metadata) if positive else maker.no(kind, sample.metadata, rng)
+
+
+def _any(kind: str, sample: RawSample, maker: QuestionMaker, rng: random.Random) -> Question | Choice:
+    """Half of the questions are yes/no, the others open or four options."""
+    match rng.choice(["yes or no", "yes or no", "open", "choice"]):
+        case "yes or no":
+            return _yes_or_no(kind, sample, maker, rng)
+        case "open":
+            return maker.open(kind, sample.metadata)
+        case _:
+            return maker.choice(kind, sample.metadata, rng)
+
+
+def build(shards: Path, out: Path, pictures_per_split: int, seed: int) -> dict[str, Any]:
+    """Writes everything below `out` and returns the manifest."""
+    samples = {split: list(iterate_shards(str(shards / f"{split}-*.tar.gz"))) for split in SPLITS}
+    maker = QuestionMaker(sample.metadata for sample in samples["train"])
+    manifest: dict[str, Any] = {"seed": seed, "splits": {}}
+    for split in SPLITS:
+        questions = SplitQuestions(split, samples[split], maker, pictures_per_split, seed)
+        manifest["splits"][split] = questions.write(out / split)
+    records = [record for sample in samples["train"] for record in training_conversations(sample, maker, seed)]
+    random.Random(f"{seed} records").shuffle(records)
+    (out / "train" / "llava.json").write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+    num_questions = sum(len(record["conversations"]) // 2 for record in records)
+    manifest["llava"] = {"pictures": len(samples["train"]), "records": len(records), "questions": num_questions}
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _picture(sample: RawSample) -> Picture:
+    buffer = io.BytesIO()
+    sample.image.save(buffer, "PNG")
+    return Picture(sample.key, sample.metadata["image_id"], buffer.getvalue())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write questions about the emoji in the official benchmark formats.")
+    parser.add_argument("--shards", type=Path, default=Path("assets/emoji"), help="folder of the emoji shards")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the benchmarks")
+    parser.add_argument("--pictures-per-split", type=int, default=200, help="pictures that each benchmark asks about")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    manifest = build(options.shards, options.out, options.pictures_per_split, options.seed)
+    print(json.dumps(manifest, indent=2))
+
+
+if __name__ == "__main__":
+    main()

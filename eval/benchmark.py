@@ -1,0 +1,96 @@
+"""What a benchmark is to the runner: official files → questions, and answers → official submission files.
+
+Understanding is measured as in the paper (§4.3, Tab. 5), in the settings of LLaVA-1.5: greedy, the image first, then
+the question with a suffix that asks for a short answer or for an option's letter.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
+OPTION_LETTER = "\nAnswer with the option's letter from the given choices directly."
+
+_IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to the model and where it came from."""
+
+    prompt: str  # what the model reads after the image, suffix included
+    image: Path | bytes  # a file, or the bytes of one
+    text: str  # the question as the official file has it
+    reference: str  # the right answer, '' where it is not public
+    group: Hashable  # questions with one group are only scored together: an image of MME, the rotations of MMBench
+    is_yes_no: bool
+    record: Any  # the official record
+
+
+Respond = Callable[[Sequence[Question], int], list[str]]
+"""(questions, max_new_tokens) → one answer each: all that the runner needs of a model."""
+
+
+class Benchmark(ABC):
+    """One split of one benchmark: `folder` is the split's, with `images/` and a folder of the benchmark's name."""
+
+    name: ClassVar[str]
+    headlines: ClassVar[tuple[str, ...]]  # names in the scorer's result, the most important first
+    max_new_tokens: ClassVar[int] = 128
+
+    def __init__(self, folder: str | Path, split: str):
+        self.root = Path(folder)
+        self.folder = self.root / self.name
+        self.split = split
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder} is not a folder: the split {split!r} has no {self.name} here")
+
+    @abstractmethod
+    def questions(self) -> list[Question]:
+        """All questions of the split, in the order of the official files."""
+
+    @abstractmethod
+    def write(self, questions: Sequence[Question], predictions: Sequence[str], out: Path) -> None:
+        """Writes the official submission files into the folder `out`, which exists."""
+
+    @abstractmethod
+    def score(self, questions: Sequence[Question], out: Path) -> dict[str, Any]:
+        """What the scorer says of the submission files of these questions."""
+
+    @abstractmethod
+    def correctness(self, question: Question, prediction: str) -> float:
+        """The score in [0, 1] of one answer by itself."""
+
+    def chance(self, questions: Sequence[Question]) -> dict[str, float] | None:
+        """The headlines expected of a uniform random choice; None where answers are free text."""
+        return None
+
+    def require(self, row: dict[str, Any], path: Path, **kinds: type) -> None:
+        """Raises ValueError unless the official record has these fields with these types."""
+        for key, kind in kinds.items():
+            if not isinstance(row.get(key), kind):
+                raise ValueError(f"{path} has an entry without a valid {key!r} ({str(row)[:80]}): it is another format")
+
+    def find_image(self, name: str, *folders: Path) -> Path:
+        """The picture called `name` in one of the folders or the split's `images/`, with whatever image suffix."""
+        places = (*folders, self.root / "images")
+        stem = Path(name).stem
+        for folder in places:
+            for candidate in (name, *(stem + suffix for suffix in _IMAGE_SUFFIXES)):
+                if (folder / candidate).is_file():
+                    return folder / candidate
+        raise FileNotFoundError(
+            f"{self.name} asks about the image {name}, which is not in {' or '.join(map(str, places))}"
+        )
+
+
+class Answered(NamedTuple):
+    benchmark: Benchmark
+    question: Question
+    prediction: str
+
+    @property
+    def correctness(self) -> float:
+        return self.benchmark.correctness(self.question, self.prediction)

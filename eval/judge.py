@@ -1,0 +1,46 @@
+"""The SigLIP tower with both halves: image and text features in one space.
+
+It measures what codes mean (zero-shot classification, retrieval) and judges drawn images by their captions.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoTokenizer, SiglipModel
+
+TEXT_BATCH = 256
+
+
+class Judge:
+    """All features are L2-normalised float[*, d]."""
+
+    def __init__(self, tower: str):
+        """`tower`: a SigLIP folder (of `dualtoken train-tower`) or hub id. Raises FileNotFoundError."""
+        if Path(tower).exists() and not (Path(tower) / "config.json").is_file():
+            raise FileNotFoundError(f"{tower} holds no SigLIP model; make one with `dualtoken train-tower`")
+        try:
+            self.model = SiglipModel.from_pretrained(tower).requires_grad_(False).eval()
+            self.tokenizer = AutoTokenizer.from_pretrained(tower)
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(
+                f"no SigLIP model with its text tokenizer at {tower!r}: give a folder of `dualtoken train-tower` or a hub id"
+            ) from error
+
+    @torch.no_grad()
+    def images(self, pixel_values: Tensor) -> Tensor:
+        """float[B, 3, h, w] in [−1, 1] → float[B, d]."""
+        return F.normalize(self.model.vision_model(pixel_values).pooler_output, dim=-1)
+
+    @torch.no_grad()
+    def texts(self, texts: list[str]) -> Tensor:
+        """N texts → float[N, d]."""
+        chunks = [texts[i : i + TEXT_BATCH] for i in range(0, len(texts), TEXT_BATCH)]
+        features = [self.model.text_model(input_ids=encode_texts(self.tokenizer, chunk)).pooler_output for chunk in chunks]
+        return F.normalize(torch.cat(features), dim=-1)
+
+
+def encode_texts(tokenizer: AutoTokenizer, texts: list[str]) -> Tensor:
+    """int64[N, T], padded to the tokenizer's full length: SigLIP reads the text feature off the last position."""
+    return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids  # type: ignore[operator]

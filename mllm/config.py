@@ -1,0 +1,72 @@
+"""Configuration of the unified model (arXiv 2503.14324, sections 3.3 and 4.1); the defaults are the paper's."""
+
+from dataclasses import dataclass, field
+
+from heads.config import DepthHeadConfig
+from tokenizer import DualTokenizer
+
+VISUAL_INPUTS = ("both", "pixel", "semantic")
+
+
+@dataclass(frozen=True)
+class LLMConfig:
+    """The language model: pretrained weights from `path`, or a new Qwen2 of the sizes below (Qwen-2.5-3B's)."""
+
+    path: str | None = None  # local folder or hub id of any Llama, Qwen2 or Qwen3 kind; the sizes are then its own
+    hidden_size: int = 2048
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 36
+    num_attention_heads: int = 16
+    num_key_value_heads: int = 2
+    max_position_embeddings: int = 32768
+    rope_theta: float = 1e6
+    tie_word_embeddings: bool = True
+    attn_implementation: str = "auto"  # flash_attention_2 where CUDA and flash-attn are at hand, else sdpa
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class VisualSpec:
+    """What the model must know of the tokenizer whose codes it reads and writes."""
+
+    grid: tuple[int, int]  # patches (down, across), row-major
+    depth: int
+    codebook_size: int
+    code_dim: int
+    tokenizer_id: str
+
+    @property
+    def num_patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @classmethod
+    def of(cls, tokenizer: DualTokenizer) -> "VisualSpec":
+        quantizer = tokenizer.config.pixel
+        return cls(
+            grid=tokenizer.grid,
+            depth=quantizer.depth,
+            codebook_size=quantizer.codebook_size,
+            code_dim=quantizer.code_dim,
+            tokenizer_id=tokenizer.tokenizer_id,
+        )
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors of the parts of Eq. 6; 1 is the paper."""
+
+    text: float = 1.0
+    pixel: float = 1.0
+    semantic: float = 1.0
+
+
+@dataclass(frozen=True)
+class UnifiedConfig:
+    llm: LLMConfig = field(default_factory=LLMConfig)
+    heads: DepthHeadConfig = field(default_factory=DepthHeadConfig)
+    visual_input: str = "both"  # which codes the LLM reads: both, pixel or semantic (the ablation of tables 2 and 4)
+    loss_weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        if self.visual_input not in VISUAL_INPUTS:
+            raise ValueError(f"visual_input={self.visual_input!r} is unknown: choose one of {', '.join(VISUAL_INPUTS)}.")

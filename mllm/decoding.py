@@ -1,0 +1,89 @@
+"""The LLM, one step after the other: rows of different length, padded on the left, with a key-value cache."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from mllm.model import UnifiedModel
+
+
+class PreallocatedLayer(DynamicLayer):
+    """Keys and values of one layer, written into memory that is allocated once.
+
+    transformers' DynamicLayer copies everything it holds at each step, its StaticLayer attends to positions not yet
+    written. When drawing a hundred small images those copies took half of the time.
+    """
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__()
+        self.max_length, self.length = max_length, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self.keys = key_states.new_empty(*key_states.shape[:2], self.max_length, key_states.shape[-1])
+        self.values = value_states.new_empty(*value_states.shape[:2], self.max_length, value_states.shape[-1])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, self.length = self.length, self.length + key_states.shape[-2]
+        self.keys[:, :, start : self.length] = key_states
+        self.values[:, :, start : self.length] = value_states
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+
+@contextmanager
+def evaluating(model: UnifiedModel) -> Iterator[None]:
+    """No gradients, and evaluation mode: in training with gradient checkpointing transformers drops its caches."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """-> input_ids int64[R, T], mask bool[R, T] of what is not padding."""
+    length = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    return ids, torch.arange(length, device=device) >= length - lengths.unsqueeze(1)
+
+
+class CachedDecoder:
+    """Hidden states of left-padded rows; each row sees itself only, from position 0 at its first token."""
+
+    def __init__(self, model: UnifiedModel, mask: Tensor, num_new: int) -> None:
+        """mask: bool[R, T] of the prompts; num_new: how many positions may follow."""
+        limit = model.llm.config.max_position_embeddings
+        if mask.shape[1] + num_new > limit:
+            raise ValueError(
+                f"the longest prompt ({mask.shape[1]} tokens) with {num_new} new ones exceeds the language model's "
+                f"context of {limit}: shorten the prompt."
+            )
+        self.decoder = model.llm.get_decoder()
+        max_length = mask.shape[1] + num_new
+        self.cache = Cache(layers=[PreallocatedLayer(max_length) for _ in range(model.llm.config.num_hidden_layers)])
+        self.mask = torch.cat([mask, mask.new_ones(len(mask), num_new)], dim=1)
+        self.position_ids = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
+        self.length = 0
+
+    def advance(self, embeddings: Tensor) -> Tensor:
+        """The next t positions' embeddings float[R, t, E] -> the last position's hidden state float[R, E]."""
+        start, self.length = self.length, self.length + embeddings.shape[1]
+        output = self.decoder(
+            inputs_embeds=embeddings,
+            attention_mask=self.mask[:, : self.length],
+            position_ids=self.position_ids[:, start : self.length],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return output.last_hidden_state[:, -1]

@@ -1,0 +1,66 @@
+"""The language model of the unified model: any decoder of transformers' Llama, Qwen2 or Qwen3 kind, unpatched."""
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen2Config
+from transformers.utils import is_flash_attn_2_available
+
+from heads.cross_entropy import TextClassifier
+from mllm.config import LLMConfig
+
+
+def build_llm(config: LLMConfig, vocab_size: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Loads `config.path`, or initialises a Qwen2 of the given sizes.
+
+    Both ways go through transformers' own constructors, so that an `HfDeepSpeedConfig` that is alive partitions the
+    weights as they are made (a bare constructor inside `zero.Init` gives wrong initial weights silently).
+    """
+    attention = resolve_attention(config.attn_implementation)
+    if config.path is None:
+        llm = llm_from_config(_qwen2_config(config, vocab_size), attention, dtype)
+    else:
+        try:
+            llm = AutoModelForCausalLM.from_pretrained(config.path, dtype=dtype, attn_implementation=attention)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"no language model could be loaded from llm.path={config.path!r}: "
+                "give a local folder of a Hugging Face model, or a hub id and a network connection."
+            ) from error
+    return prepare(llm, config, vocab_size)
+
+
+def llm_from_config(config: AutoConfig, attention: str, dtype: torch.dtype) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+
+
+def prepare(llm: PreTrainedModel, config: LLMConfig, vocab_size: int) -> PreTrainedModel:
+    """Checks the size of the vocabulary and puts our loss into the output classifier, around the same parameter."""
+    if llm.config.vocab_size < vocab_size:
+        raise ValueError(
+            f"the text vocabulary has {vocab_size} entries but the language model only {llm.config.vocab_size}: "
+            "use the tokenizer that belongs to llm.path."
+        )
+    llm.set_output_embeddings(TextClassifier.sharing(llm.get_output_embeddings()))
+    if config.gradient_checkpointing:
+        # transformers renames the method on the way to its version 6.
+        getattr(llm, "activation_checkpointing_enable", llm.gradient_checkpointing_enable)()
+    return llm
+
+
+def resolve_attention(attn_implementation: str) -> str:
+    if attn_implementation != "auto":
+        return attn_implementation
+    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
+
+
+def _qwen2_config(config: LLMConfig, vocab_size: int) -> Qwen2Config:
+    return Qwen2Config(
+        vocab_size=vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        max_position_embeddings=config.max_position_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        tie_word_embeddings=config.tie_word_embeddings,
+    )

@@ -1,0 +1,158 @@
+"""The unified model (arXiv 2503.14324, section 3.3): text and dual visual codes in one autoregressive sequence.
+
+The hidden state at position i - 1 predicts what stands at i: text through the LLM's own classifier, a visual patch
+through two depth heads, one per codebook.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from data.batch import Batch
+from data.vocabulary import Vocabulary
+from heads.cross_entropy import IGNORE, CrossEntropy
+from heads.depth_transformer import DepthTransformer
+from mllm.codebooks import FrozenCodebooks
+from mllm.config import UnifiedConfig, VisualSpec
+from mllm.embedding import VisualEmbedding
+from mllm.llm import build_llm
+from mllm.loss import LossSums
+from mllm.uniform import at_least_one_image, predicting_rows
+from tokenizer import Codebooks, DualCodes, DualTokenizer
+
+
+class UnifiedModel(nn.Module):
+    """LLM, visual embedding, pixel head and semantic head, around the tokenizer's frozen codebooks."""
+
+    def __init__(
+        self,
+        config: UnifiedConfig,
+        visual: VisualSpec,
+        vocab_size: int,
+        codebooks: Codebooks,
+        *,
+        dtype: torch.dtype = torch.float32,
+        llm: PreTrainedModel | None = None,
+    ) -> None:
+        """`llm` is given when the weights are to be loaded afterwards; else `config.llm` says how to make it."""
+        super().__init__()
+        _check_codebooks(codebooks, visual)
+        self.config, self.visual, self.vocab_size = config, visual, vocab_size
+        self.llm = build_llm(config.llm, vocab_size, dtype) if llm is None else llm
+        self.codebooks = FrozenCodebooks(codebooks)
+        hidden_size = self.llm.config.hidden_size
+        self.visual_embedding = VisualEmbedding(config.visual_input, visual.code_dim, hidden_size).to(dtype)
+        sizes = (hidden_size, visual.code_dim, visual.depth, visual.codebook_size)
+        self.pixel_head = DepthTransformer(config.heads, *sizes).to(dtype)
+        self.semantic_head = DepthTransformer(config.heads, *sizes).to(dtype)
+
+    def forward(self, batch: Batch) -> LossSums:
+        """Sums of Eq. 7 and 8 over the batch's targets."""
+        embeddings = self.embed(batch.input_ids, batch.image_mask, DualCodes(batch.pixel, batch.semantic))
+        hidden_states = self.decode_packed(embeddings, batch.position_ids)
+        text = self._text_loss(hidden_states, batch.labels)
+        pixel = self._head_loss("pixel", hidden_states, batch)
+        semantic = self._head_loss("semantic", hidden_states, batch)
+        return LossSums(
+            text_loss=text.loss[0],
+            text_count=(batch.labels != IGNORE).sum(),
+            text_correct=text.correct[0],
+            pixel_loss=pixel.loss,
+            semantic_loss=semantic.loss,
+            visual_count=batch.target_mask.sum(),
+            pixel_correct=pixel.correct,
+            semantic_correct=semantic.correct,
+        )
+
+    def embed(self, input_ids: Tensor, image_mask: Tensor, codes: DualCodes) -> Tensor:
+        """Text embeddings with the images' embeddings in their places.
+
+        input_ids: int64[S, T]; image_mask: bool[S, T]; codes: int64[B, N, D] per branch, in row-major order of the
+        mask. Returns float[S, T, E].
+        """
+        num_images = len(codes.pixel)
+        visual = self.visual_embedding(self.codebooks.sums(at_least_one_image(codes, self.visual)))
+        embeddings = self.llm.get_input_embeddings()(input_ids)
+        places = image_mask.nonzero(as_tuple=True)
+        return embeddings.index_put(places, visual[:num_images].flatten(0, 1).to(embeddings.dtype))
+
+    def decode_packed(self, embeddings: Tensor, position_ids: Tensor) -> Tensor:
+        """The LLM's last hidden states float[S, T, E] of packed rows; no document sees another.
+
+        transformers finds the documents itself where position ids restart, given that there is neither a mask nor a
+        cache. Its flash attention looks for them only in a batch of one row, hence the flattening, which changes
+        nothing: each row begins with a document of its own.
+        """
+        shape = embeddings.shape
+        if self.llm.config._attn_implementation.startswith("flash"):
+            embeddings, position_ids = embeddings.flatten(0, 1).unsqueeze(0), position_ids.reshape(1, -1)
+        decoder = self.llm.get_decoder()
+        return decoder(inputs_embeds=embeddings, position_ids=position_ids, use_cache=False).last_hidden_state.view(shape)
+
+    def _text_loss(self, hidden_states: Tensor, labels: Tensor) -> CrossEntropy:
+        mask = labels != IGNORE
+        rows, targets = predicting_rows(hidden_states, mask, labels[mask])
+        return self.llm.get_output_embeddings()(rows, targets)
+
+    def _head_loss(self, branch: str, hidden_states: Tensor, batch: Batch) -> CrossEntropy:
+        head: DepthTransformer = getattr(self, f"{branch}_head")
+        is_target = batch.target_mask[batch.image_mask]  # bool[B * N]
+        codes = getattr(batch, branch).flatten(0, 1)[is_target]  # int64[M, D]
+        rows, codes = predicting_rows(hidden_states, batch.target_mask, codes)
+        states = head(rows, self.codebooks.vectors(branch, codes.clamp(min=0)))
+        return head.classifiers(states, codes)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "UnifiedModel":
+        """Buffers follow the device and never the dtype.
+
+        Engines cast the whole module to bfloat16. That would round the codebooks, whose sums would no longer be the
+        tokenizer's features, and the LLM's rotary frequencies, whose error grows with the position.
+        """
+        buffers = {id(buffer) for buffer in self.buffers()}
+
+        def keep_buffers(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if id(tensor) in buffers and moved.dtype != tensor.dtype else moved
+
+        return super()._apply(keep_buffers, recurse)
+
+    @property
+    def device(self) -> torch.device:
+        return self.codebooks.pixel.device
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, codebooks: Codebooks | None = None, dtype: torch.dtype = torch.float32
+    ) -> "UnifiedModel":
+        """Reads a folder of `save_pretrained`; without `codebooks` they come from its tokenizer."""
+        from mllm.pretrained import load_model
+
+        return load_model(folder, codebooks, dtype)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        vocabulary: Vocabulary,
+        tokenizer: DualTokenizer,
+        state_dict: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Writes config.json, model.safetensors, vocabulary/ and tokenizer/.
+
+        `state_dict` replaces the module's own where an engine has the weights in parts.
+        """
+        from mllm.pretrained import save_unified
+
+        save_unified(self, folder, vocabulary, tokenizer, state_dict)
+
+
+def _check_codebooks(codebooks: Codebooks, visual: VisualSpec) -> None:
+    for branch, codebook in codebooks._asdict().items():
+        books, entries, width = codebook.shape
+        if books not in (1, visual.depth) or (entries, width) != (visual.codebook_size, visual.code_dim):
+            raise ValueError(
+                f"the {branch} codebook has shape {tuple(codebook.shape)} but the model expects "
+                f"(1 or {visual.depth}, {visual.codebook_size}, {visual.code_dim}): use the tokenizer it was made for."
+            )

@@ -1,0 +1,175 @@
+"""Streaming of raw samples: layouts, order, ranks, and everything that can be wrong with a tar."""
+
+import io
+import json
+import logging
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data import shards
+from data.shards import expand_shards, iterate_shards
+
+
+def png(color: str = "red") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def good(*keys: str) -> list[tuple[str, bytes]]:
+    return [member for key in keys for member in ((f"{key}.png", png()), (f"{key}.txt", f"caption {key}".encode()))]
+
+
+def keys(*args, **options) -> list[str]:
+    return [sample.key for sample in iterate_shards(*args, **options)]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> str:
+    """Four shards with five samples each."""
+    for shard in range(4):
+        write_tar(tmp_path / f"s-{shard:06d}.tar", good(*(f"{shard}{index}" for index in range(5))))
+    return str(tmp_path / "s-{000000..000003}.tar")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_layout_of_img2dataset_and_json_captions(tmp_path: Path, mode: str):
+    members = [
+        ("a.jpg", png("blue")),
+        ("a.json", json.dumps({"caption": "from json", "n": 1}).encode()),
+        ("a.txt", b" a caption \n"),
+        ("dir/b.PNG", png()),
+        ("dir/b.json", '{"caption": "grün"}'.encode()),
+    ]
+    path = write_tar(tmp_path / "x.tar", members, mode)
+    first, second = iterate_shards(path)
+    assert (first.key, first.caption, first.metadata["n"], first.shard) == ("a", "a caption", 1, str(path))
+    assert first.image.getpixel((0, 0)) == (0, 0, 255)
+    assert (second.key, second.caption) == ("dir/b", "grün")
+
+
+def test_names_that_leave_their_folder_are_only_names(tmp_path: Path):
+    inside = tmp_path / "in"
+    inside.mkdir()
+    write_tar(inside / "x.tar", good("../../evil", "/etc/evil"))
+    assert keys(inside / "x.tar") == ["../../evil", "/etc/evil"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["in", "x.tar"]
+
+
+BAD = {
+    "truncated image": [("bad.png", png()[:40]), ("bad.txt", b"x")],
+    "no image": [("bad.txt", b"x")],
+    "no caption": [("bad.png", png())],
+    "blank caption": [("bad.png", png()), ("bad.txt", b" \n")],
+    "invalid utf-8": [("bad.png", png()), ("bad.txt", b"\xff\xfe")],
+    "broken json": [("bad.png", png()), ("bad.json", b"{")],
+    "deep json": [("bad.png", png()), ("bad.json", b"[" * 100_000)],
+    "json list": [("bad.png", png()), ("bad.json", b"[]")],
+    "caption is a number": [("bad.png", png()), ("bad.json", b'{"caption": 3}')],
+}
+
+
+@pytest.mark.parametrize("members", BAD.values(), ids=BAD.keys())
+def test_bad_samples_are_skipped_and_logged_with_shard_and_key(tmp_path: Path, members, caplog):
+    path = write_tar(tmp_path / "x.tar", [*good("a"), *members, *good("z")])
+    with caplog.at_level(logging.WARNING):
+        assert keys(path, limit_bad_share=0.5) == ["a", "z"]
+    assert f"skipped bad in {path}" in caplog.text
+    assert "skipped 1 of 3 samples" in caplog.text
+
+
+def test_too_many_bad_samples_name_the_worst_shard(tmp_path: Path):
+    write_tar(tmp_path / "a.tar", [*good("1", "2", "3"), ("4.txt", b"x")])
+    write_tar(tmp_path / "b.tar", [*good("5"), ("6.txt", b"x"), ("7.txt", b"x")])
+    with pytest.raises(ValueError, match=r"3 of 7 samples .* share of 0\.01.*worst shard is .*b\.tar with 2"):
+        keys(tmp_path)
+    assert keys(tmp_path, limit_bad_share=0.43) == ["1", "2", "3", "5"]
+
+
+def test_a_bad_start_of_a_long_run_stops_it_early(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(shards, "_CHECK_EVERY", 2)
+    path = write_tar(tmp_path / "x.tar", [("a.txt", b"x"), *good("b", "c", "d", "e")])
+    seen = []
+    with pytest.raises(ValueError, match="1 of 2 samples"):
+        seen.extend(sample.key for sample in iterate_shards(path))
+    assert len(seen) <= 1
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_truncated_tar_gives_what_it_still_holds(tmp_path: Path, mode: str):
+    path = write_tar(tmp_path / "x.tar", [*good("a", "b"), ("c.png", bytes(range(256)) * 400)], mode)
+    path.write_bytes(path.read_bytes()[: 6000 if mode == "w" else -200])
+    found = keys(path, limit_bad_share=0.8)
+    assert found in (["a"], ["a", "b"])
+    with pytest.raises(ValueError, match=r"x\.tar with"):
+        keys(path)
+
+
+def test_a_file_that_is_no_tar(tmp_path: Path):
+    (tmp_path / "x.tar").write_bytes(b"hello" * 1000)
+    with pytest.raises(ValueError, match="1 of 1 samples"):
+        keys(tmp_path / "x.tar")
+
+
+def test_order_depends_on_seed_and_epoch_alone(many: str):
+    plain = keys(many)
+    assert plain == sorted(plain) and len(plain) == 20
+    shuffled = keys(many, shuffle_seed=1, epoch=0)
+    assert shuffled == keys(many, shuffle_seed=1, epoch=0) != plain
+    assert sorted(shuffled) == plain
+    assert shuffled != keys(many, shuffle_seed=1, epoch=1)
+    assert shuffled != keys(many, shuffle_seed=2, epoch=0)
+
+
+def test_the_shuffle_window_is_bounded_and_loses_nothing(many: str, monkeypatch):
+    monkeypatch.setattr(shards, "SHUFFLE_BUFFER", 3)
+    shuffled = keys(many, shuffle_seed=0)
+    assert sorted(shuffled) == sorted(keys(many)) and shuffled != keys(many)
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
+def test_ranks_share_the_samples_without_overlap(many: str, world_size: int, seed):
+    parts = [keys(many, shuffle_seed=seed, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert sorted(key for part in parts for key in part) == keys(many)
+    assert all(parts)
+
+
+def test_a_plain_folder_of_images(tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b.jpg").write_bytes(png())
+    (tmp_path / "sub" / "a.PNG").write_bytes(png())
+    (tmp_path / "b.txt").write_text("captioned")
+    (tmp_path / "readme.md").write_text("not an image")
+    assert [(s.key, s.caption) for s in iterate_shards(tmp_path)] == [("b", "captioned"), ("sub/a", "")]
+
+
+def test_expansion(many: str, tmp_path: Path):
+    four = [tmp_path / f"s-{index:06d}.tar" for index in range(4)]
+    assert expand_shards(many) == expand_shards(str(tmp_path / "*.tar")) == expand_shards(tmp_path) == four
+    assert expand_shards([four[2], str(four[0])]) == [four[2], four[0]]
+    assert expand_shards(f"{four[3]}, {tmp_path}/s-{{000000,000001}}.tar") == [four[3], four[0], four[1]]
+    with pytest.raises(FileNotFoundError, match=r"no shard or folder matches .*s-000004\.tar"):
+        expand_shards(str(tmp_path / "s-{000003..000004}.tar"))
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        expand_shards("nothing-*.tar")
+    with pytest.raises(ValueError, match="unbalanced"):
+        expand_shards("s-{1..")
+
+
+def test_pipe_addresses_are_never_run(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        keys(f"pipe:touch {tmp_path}/owned")
+    assert not (tmp_path / "owned").exists()

@@ -1,0 +1,151 @@
+import json
+
+import numpy as np
+import pytest
+
+from data.conversations import conversation_turns
+from data.documents import ImageRef, Turn
+from data.sources import SourceConfig, open_sources
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def source(vocabulary, **config):
+    return open_sources([SourceConfig(**config)], vocabulary)[0]
+
+
+def answer(vocabulary, document):
+    return vocabulary.decode(document.labels[document.labels != -100].tolist())
+
+
+def test_caption_choice(vocabulary, make_store):
+    path = str(make_store(captions=["red", " ", "apple", "hand"]).path)
+    canonical = source(vocabulary, kind="caption", codes=path, caption_choice="first")
+    every = source(vocabulary, kind="caption", codes=path)
+    assert {answer(vocabulary, canonical.document(0, rng(i))) for i in range(20)} == {"red"}
+    assert {answer(vocabulary, every.document(0, rng(i))) for i in range(40)} == {"red", "apple", "hand"}
+    assert every.document(2, rng(7)).input_ids.tolist() == every.document(2, rng(7)).input_ids.tolist()
+
+
+def test_dropped_captions(vocabulary, make_store):
+    path = str(make_store(captions=["red apple"]).path)
+    draw = source(vocabulary, kind="draw", codes=path, caption_dropout=0.3)
+    unconditional = vocabulary.drawing_prompt(None)
+    lengths = [len(draw.document(0, rng(i))) for i in range(400)]
+    dropped = lengths.count(len(unconditional) + 6 + 2)
+    assert 80 < dropped < 160 and dropped + lengths.count(max(lengths)) == 400
+
+
+def test_conversations(vocabulary, make_store, tmp_path):
+    store = make_store()
+    question = "Is there a hand?\nAnswer the question using a single word or phrase."
+    messages = [{"from": "human", "value": f"{question}\n<image>"}, {"from": "gpt", "value": "Yes"}]
+    file = tmp_path / "llava.json"
+    file.write_text(json.dumps([{"id": 7, "image": "codes-2.png", "conversations": messages}]))
+    document = source(vocabulary, kind="conversation", codes=str(store.path), path=str(file)).document(0, rng())
+    prompt = vocabulary.answering_prompt(question, store.num_patches)
+    assert document.input_ids.tolist() == [*prompt, *vocabulary.encode("Yes"), vocabulary.im_end]
+    assert answer(vocabulary, document) == "Yes"
+    assert [image.index for image in document.images] == [2] and document.key == "7"
+
+
+def test_images_of_a_conversation_keep_their_places(make_store):
+    store = make_store()
+    messages = [
+        {"from": "human", "value": "Mix <image> with <image>"},
+        {"from": "gpt", "value": "<image>\nas asked "},
+        {"from": "human", "value": "Thanks"},
+    ]
+    record = {"image": ["codes-1", "codes-0", "codes-3"], "conversations": messages}
+    one, zero, three = (ImageRef(store, i) for i in (1, 0, 3))
+    assert conversation_turns(record, store, "it") == [
+        Turn("user", ["Mix ", one, " with ", zero]),
+        Turn("assistant", [three, "\nas asked"]),
+        Turn("user", ["Thanks"]),
+    ]
+    text_only = {"conversations": [{"from": "human", "value": " Hi "}, {"from": "gpt", "value": "Hello"}]}
+    assert conversation_turns(text_only, store, "it") == [Turn("user", ["Hi"]), Turn("assistant", ["Hello"])]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"image": "codes-0", "conversations": [{"from": "gpt", "value": "Yes"}]}, "names 1 images but marks 0 places"),
+        ({"conversations": [{"from": "gpt", "value": "<image>"}]}, "names 0 images but marks 1 places"),
+        ({"image": "dog", "conversations": [{"from": "gpt", "value": "<image>"}]}, "image 'dog', which .* not hold"),
+        ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": " "}]}, "has no answer"),
+        ({"conversations": [{"from": "robot", "value": "Hi"}]}, "no list of messages"),
+        ({"conversations": [{"from": "gpt"}]}, "no list of messages"),
+        ({}, "no list of messages"),
+    ],
+)
+def test_bad_conversations_are_named(vocabulary, make_store, tmp_path, record, message):
+    file = tmp_path / "llava.jsonl"
+    file.write_text(json.dumps({"id": "c9", **record}))
+    conversations = source(vocabulary, kind="conversation", codes=str(make_store().path), path=str(file))
+    with pytest.raises(ValueError, match=f"conversation 'c9' of .*llava.jsonl.* {message}"):
+        conversations.document(0, rng())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.txt", "red apple\n\nhand\u2028skin\n"),
+        ("t.jsonl", '{"text": "red apple"}\n{"text": "hand\u2028skin"}\n'),
+        ("t.json", '[{"text": "red apple"}, {"text": "hand\u2028skin"}]'),
+    ],
+)
+def test_texts(vocabulary, tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    texts = source(vocabulary, kind="text", path=str(tmp_path / name))
+    decoded = [vocabulary.decode(texts.document(i, rng()).input_ids.tolist()) for i in range(len(texts))]
+    assert decoded == ["red apple", "hand\u2028skin"]
+
+
+def test_a_store_is_opened_once_and_tokenizers_do_not_mix(vocabulary, make_store):
+    path = str(make_store("a").path)
+    caption, draw = open_sources([SourceConfig("caption", path), SourceConfig("draw", path)], vocabulary, "tok")
+    assert caption.store is draw.store
+    other = str(make_store("b", tokenizer_id="other").path)
+    with pytest.raises(ValueError, match="come from tokenizer other, not from tok"):
+        open_sources([SourceConfig("caption", path), SourceConfig("caption", other)], vocabulary)
+
+
+def test_a_sample_without_a_caption_is_named(vocabulary, make_store):
+    with pytest.raises(ValueError, match=r"'codes-1' in .* has no caption"):
+        source(vocabulary, kind="draw", codes=str(make_store(captions=[" "]).path)).document(1, rng())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"kind": "picture"}, "kind 'picture' is unknown: choose among caption, draw"),
+        ({"kind": "caption"}, "needs codes="),
+        ({"kind": "conversation", "codes": "c"}, "needs path="),
+        ({"kind": "caption", "codes": "c", "caption_choice": "last"}, "choose all or first"),
+        ({"kind": "caption", "codes": "c", "caption_dropout": 0.1}, "for draw sources"),
+        ({"kind": "draw", "codes": "c", "caption_dropout": 1.1}, "between 0 and 1"),
+        ({"kind": "draw", "codes": "c", "weight": -1.0}, "is negative"),
+    ],
+)
+def test_bad_configs(config, message):
+    with pytest.raises(ValueError, match=message):
+        SourceConfig(**config)
+
+
+def test_bad_files(vocabulary, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*t\.txt"):
+        source(vocabulary, kind="text", path=str(tmp_path / "t.txt"))
+    for content, message in [
+        (b"[{", "cannot be read as .json"),
+        (b'{"a": 1}', "no list of records"),
+        (b"[]", "is empty"),
+    ]:
+        (tmp_path / "t.json").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            source(vocabulary, kind="text", path=str(tmp_path / "t.json"))
+    (tmp_path / "t.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(ValueError, match="cannot be read"):
+        source(vocabulary, kind="text", path=str(tmp_path / "t.txt"))

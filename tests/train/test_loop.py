@@ -1,0 +1,83 @@
+"""The single-process loop: killed anywhere and started again, it ends with the same weights, bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+
+from data.image_batches import ImageBatches, ImageSet
+from train.loop import Loop, LoopConfig
+from train.optimizer import OptimizerConfig, build_adamw, optimise
+from train.run import Run, read_log
+from train.schedule import ScheduleConfig
+
+
+class Pictures(ImageSet):
+    """Five pictures without files."""
+
+    def __init__(self):
+        self.pixels = torch.randint(0, 256, (5, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        self.metadata = [{"key": str(i)} for i in range(5)]
+
+
+def train(folder, kill_after: int | None = None, steps: int = 9) -> dict[str, torch.Tensor]:
+    """Noise from the global generator in every step, so that the generators' states matter too."""
+    torch.manual_seed(123)
+    model = torch.nn.Linear(48, 2)
+    optimizer = build_adamw(model.parameters(), OptimizerConfig(learning_rate=0.1))
+    batches = ImageBatches(Pictures(), batch_size=2, seed=7)
+    run = Run(folder, LoopConfig())
+    config = LoopConfig(steps=steps, log_every=1, checkpoint_every=2)
+    loop = Loop(run, config, ScheduleConfig(), {"model": model, "optimizer": optimizer, "data": batches}, "test")
+    for step in loop:
+        x = next(batches).pixel_values.flatten(1)
+        loss = (model(x + torch.randn_like(x)) - float(np.random.rand())).square().mean()
+        loop.record(loss=loss, grad_norm=optimise(optimizer, loss, 1.0))
+        if step == kill_after:
+            break
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("kill_after", [0, 1, 4, 6])
+def test_a_killed_run_ends_bit_identical(tmp_path, kill_after):
+    np.random.seed(0)
+    whole = train(tmp_path / "whole")
+    np.random.seed(0)
+    train(tmp_path / "killed", kill_after)
+    if kill_after < 2:
+        np.random.seed(0)  # nothing was saved yet: the run starts over, as the process would
+    resumed = train(tmp_path / "killed")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    logs = [[(line["step"], line["loss"]) for line in read_log(tmp_path / name / "log.jsonl")] for name in ("whole", "killed")]
+    assert logs[0] == logs[1]
+
+
+def test_the_order_is_a_permutation_of_each_epoch():
+    batches = ImageBatches(Pictures(), batch_size=2, seed=7)
+    keys = [m["key"] for _ in range(2) for m in next(batches).metadata]
+    assert len(set(keys)) == 4
+    state = batches.state_dict()
+    upcoming = [next(batches).metadata for _ in range(3)]
+    batches.load_state_dict(state)
+    assert [next(batches).metadata for _ in range(3)] == upcoming
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight_and_stops_in_the_end(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    optimizer = build_adamw(model.parameters(), OptimizerConfig())
+    before = model.weight.clone()
+    loop = Loop(Run(tmp_path, LoopConfig()), LoopConfig(steps=100), ScheduleConfig(), {"optimizer": optimizer}, "test")
+    with pytest.raises(ValueError, match="not finite for 21 steps in a row"):
+        for _ in loop:
+            loss = model(torch.full((1, 2), torch.nan)).sum()
+            optimise(optimizer, loss, 1.0)
+            loop.record(loss=loss)
+    assert torch.equal(model.weight, before)
+
+
+def test_a_checkpoint_of_another_shape_is_refused_with_advice(tmp_path):
+    train(tmp_path, steps=2)
+    run, model = Run(tmp_path, LoopConfig()), torch.nn.Linear(3, 3)
+    optimizer = build_adamw(model.parameters(), OptimizerConfig())
+    loop = Loop(run, LoopConfig(steps=9), ScheduleConfig(), {"model": model, "optimizer": optimizer}, "test")
+    with pytest.raises(ValueError, match="does not fit this config.*another `out`"):
+        next(iter(loop))

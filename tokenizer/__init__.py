@@ -1,0 +1,14 @@
+"""Image ↔ dual codes: the vision tower with two taps, two residual quantizers and the pixel decoder (paper §3.2)."""
+
+from tokenizer.config import DecoderConfig, QuantizerConfig, TokenizerConfig
+from tokenizer.model import Codebooks, DualCodes, DualTokenizer, TokenizerOutput
+
+__all__ = [
+    "Codebooks",
+    "DecoderConfig",
+    "DualCodes",
+    "DualTokenizer",
+    "QuantizerConfig",
+    "TokenizerConfig",
+    "TokenizerOutput",
+]

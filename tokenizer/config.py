@@ -1,0 +1,53 @@
+"""Sizes and choices of the dual-codebook tokenizer (paper §3.2); the defaults are the paper's, at 384 px."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class QuantizerConfig:
+    """One residual quantizer. C = `code_dim`, K = `codebook_size`, D = `depth`."""
+
+    code_dim: int = 32
+    codebook_size: int = 16384
+    depth: int = 8
+    shared: bool = True  # one codebook for all depths, or one per depth
+    ema_decay: float = 0.99
+    ema_update: str = "per_forward"  # or "per_depth": a depth already uses the codebook that the depth before it updated
+    restart_below: float = 1.0  # entries whose average use per step falls below this take a vector of the batch
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Convolutional decoder, taming-transformers style: ×2 per level after the first."""
+
+    in_channels: int = 1024
+    base_channels: int = 128
+    channel_multipliers: list[int] = field(default_factory=lambda: [1, 1, 4, 4, 8])
+    num_res_blocks: int = 2
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Pixel and semantic codes from two layers of one SigLIP tower."""
+
+    tower: str = "google/siglip-so400m-patch14-384"  # hub id or folder, loaded when training starts
+    pixel_layer: int = 6  # taps count the tower's layers from 1
+    semantic_layer: int = 26
+    pixel: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(ema_update="per_depth"))
+    semantic: QuantizerConfig = field(default_factory=QuantizerConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    attention: str = "sdpa"  # of the tower; on CPUs "eager" is a third faster at 64 patches
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.pixel_layer <= self.semantic_layer:
+            raise ValueError(f"taps must satisfy 1 <= pixel_layer <= semantic_layer, not {self.pixel_layer}, {self.semantic_layer}")
+        for name in ("pixel", "semantic"):
+            update = getattr(self, name).ema_update
+            if update not in ("per_forward", "per_depth"):
+                raise ValueError(f"{name}.ema_update must be per_forward or per_depth, not {update!r}")
+        if (self.pixel.depth, self.pixel.codebook_size, self.pixel.code_dim) != (
+            self.semantic.depth,
+            self.semantic.codebook_size,
+            self.semantic.code_dim,
+        ):
+            raise ValueError("pixel and semantic quantizers must share depth, codebook_size and code_dim (paper §3.2)")

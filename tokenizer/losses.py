@@ -1,0 +1,95 @@
+"""Training loss of the tokenizer (paper Eq. 1–4).
+
+    L = λ1·L_recon + λ2·L_sem + λ3·(L_c,pixel + L_c,semantic)
+
+L_recon = ‖x̂ − x‖² + λ_p·LPIPS + λ_g·L_G (Eq. 3). L_sem keeps the semantic features near the frozen tower's (Eq. 4).
+Deviation: L_sem acts on the *de-quantized* features and on the pooled output, as (MSE − cosine), as the authors' released
+code does; with the paper's bare MSE on continuous features nothing would tie the codes to language.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenizer.model import TokenizerOutput
+from tokenizer.tower import VisionTower
+
+
+@dataclass(frozen=True)
+class TokenizerLossConfig:
+    """Weights; the defaults are the released recipe's. `perceptual` > 0 needs the VGG weights of the lpips package."""
+
+    reconstruction: float = 5.0
+    perceptual: float = 1.0
+    semantic: float = 5.0
+    pooled: float = 1.0
+    commitment: float = 5.0
+
+
+class Reference(NamedTuple):
+    """What the untouched tower says about the batch (F0 of Eq. 4)."""
+
+    features: Tensor  # float[B, N, H] after the semantic layer
+    pooled: Tensor  # float[B, H]
+
+
+class TokenizerLoss(nn.Module):
+    """`forward` returns the total to minimise and each unweighted part, for the log."""
+
+    def __init__(self, config: TokenizerLossConfig, reference_tower: VisionTower, semantic_layer: int):
+        super().__init__()
+        self.config, self.semantic_layer = config, semantic_layer
+        self.reference_tower = reference_tower.requires_grad_(False).eval()
+        self.perceptual = _lpips() if config.perceptual > 0 else None
+
+    def forward(self, output: TokenizerOutput, pixel_values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        weights = self.config
+        reference = self.reference(pixel_values)
+        parts = {
+            "reconstruction": F.mse_loss(output.reconstruction, pixel_values),
+            "semantic": _distance(output.semantic_features, reference.features),
+            "pooled": _distance(output.pooled, reference.pooled),
+            "pixel_commitment": output.pixel_commitment,
+            "semantic_commitment": output.semantic_commitment,
+        }
+        total = (
+            weights.reconstruction * parts["reconstruction"]
+            + weights.semantic * parts["semantic"]
+            + weights.pooled * parts["pooled"]
+            + weights.commitment * (parts["pixel_commitment"] + parts["semantic_commitment"])
+        )
+        if self.perceptual is not None:
+            parts["perceptual"] = self.perceptual(output.reconstruction, pixel_values).mean()
+            total = total + weights.perceptual * parts["perceptual"]
+        return total, parts
+
+    @torch.no_grad()
+    def reference(self, pixel_values: Tensor) -> Reference:
+        tower = self.reference_tower
+        features = tower.run(tower.embed(pixel_values), 1, self.semantic_layer)
+        return Reference(features, tower.pool(tower.run(features, self.semantic_layer + 1, tower.num_layers)))
+
+    def train(self, mode: bool = True) -> "TokenizerLoss":
+        """The reference and the perceptual network stay in evaluation mode."""
+        return super().train(False)
+
+
+def _distance(features: Tensor, reference: Tensor) -> Tensor:
+    """MSE − cosine over the last dimension; ≥ −1, with equality at the reference."""
+    return F.mse_loss(features, reference) - F.cosine_similarity(features, reference, dim=-1).mean()
+
+
+def _lpips() -> nn.Module:
+    """LPIPS with its VGG trunk from torchvision's cache. Raises FileNotFoundError where the weights cannot be had."""
+    import lpips
+
+    try:
+        return lpips.LPIPS(net="vgg", verbose=False).requires_grad_(False).eval()
+    except OSError as error:
+        raise FileNotFoundError(
+            "LPIPS needs torchvision's VGG16 weights and they could not be downloaded; put vgg16-397923af.pth into "
+            "$TORCH_HOME/hub/checkpoints or set loss.perceptual=0"
+        ) from error

@@ -1,0 +1,69 @@
+"""Tokenizer folders: `config.json` (choices, tower, tokenizer_id) and `model.safetensors`.
+
+The `tokenizer_id` is a hash of everything that decides which codes an image gets. Code stores and language models carry
+it, so that codes of one tokenizer are never read with another.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from tokenizer.config import DecoderConfig, QuantizerConfig, TokenizerConfig
+from tokenizer.model import DualTokenizer
+from tokenizer.tower import VisionTower
+
+DECIDES_CODES = ("tower.", "pixel_in.", "pixel_quantizer.", "semantic_in.", "semantic_quantizer.")
+
+
+def tokenizer_id(tokenizer: DualTokenizer) -> str:
+    """16 hexadecimal digits over the taps, the tower, the projections before the quantizers and the codebooks."""
+    config = tokenizer.config
+    digest = hashlib.sha256(f"{config.pixel_layer} {config.semantic_layer}".encode())
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        if name.startswith(DECIDES_CODES) and not name.endswith(("cluster_size", "vector_sum")):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def save_tokenizer(tokenizer: DualTokenizer, folder: str | Path) -> None:
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in tokenizer.state_dict().items()}, folder / "model.safetensors")
+    document = {
+        "model_type": "dualtoken_tokenizer",
+        "tokenizer_id": tokenizer.tokenizer_id,
+        "tokenizer": dataclasses.asdict(tokenizer.config),
+        "tower": tokenizer.tower.config.to_dict(),
+    }
+    (folder / "config.json").write_text(json.dumps(document, indent=2, default=str) + "\n")
+
+
+def load_tokenizer(folder: str | Path) -> DualTokenizer:
+    """Reads a folder of `save_tokenizer`, frozen. Raises FileNotFoundError or ValueError with the reason."""
+    folder = Path(folder)
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is not a tokenizer folder: {name} is missing; make one with `dualtoken train-tokenizer`")
+    try:
+        document = json.loads((folder / "config.json").read_text())
+        config = _config(document["tokenizer"])
+        tokenizer = DualTokenizer(config, VisionTower(document["tower"], config.attention))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'config.json'} is not the configuration of a DualToken tokenizer: {error!r}") from error
+    try:
+        tokenizer.load_state_dict(load_file(folder / "model.safetensors"))
+    except (RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the weights in {folder} do not fit its config.json: {reason}") from error
+    return tokenizer.freeze()
+
+
+def _config(document: dict) -> TokenizerConfig:
+    parts = {"pixel": QuantizerConfig, "semantic": QuantizerConfig, "decoder": DecoderConfig}
+    return TokenizerConfig(**{k: parts[k](**v) if k in parts else v for k, v in document.items()})

@@ -1,0 +1,1 @@
+"""Training: engines, stages, checkpoints. The only package that may import every other one."""

@@ -1,0 +1,74 @@
+"""What a stage of the unified model starts from: an exported folder of an earlier stage, or nothing."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.sources import SourceConfig, open_sources
+from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
+from mllm.config import UnifiedConfig, VisualSpec
+from mllm.model import UnifiedModel
+from mllm.pretrained import Unified, load_unified
+from tokenizer import DualTokenizer
+from train.distributed import World
+from train.engine import EngineConfig, partitioned_loading
+
+
+def continue_from(folder: str, model: UnifiedConfig) -> Unified:
+    """The unified model of an earlier stage, with its sizes; loss weights and checkpointing are this stage's."""
+    unified = load_unified(folder)
+    own = replace(unified.model.config, loss_weights=model.loss_weights)
+    asked, stored = (
+        replace(c, llm=replace(c.llm, gradient_checkpointing=False), loss_weights=model.loss_weights) for c in (model, own)
+    )
+    if asked not in (stored, replace(UnifiedConfig(), loss_weights=model.loss_weights)):
+        raise ValueError(
+            f"model.* describes another model than init={folder}, which brings its own: remove all of model but "
+            "model.loss_weights and model.llm.gradient_checkpointing"
+        )
+    unified.model.config = own
+    if model.llm.gradient_checkpointing:
+        unified.model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return unified
+
+
+def begin(
+    model: UnifiedConfig, tokenizer: str, vocabulary: Vocabulary, seed: int, engine: EngineConfig, world: World
+) -> Unified:
+    """A new unified model around a trained tokenizer; all but an LLM with a path is drawn at random."""
+    dual_tokenizer = DualTokenizer.from_pretrained(tokenizer)
+    torch.manual_seed(seed)  # the same weights on every rank
+    with partitioned_loading(engine, world) if model.llm.path else nullcontext():
+        unified_model = UnifiedModel(
+            model, VisualSpec.of(dual_tokenizer), len(vocabulary), dual_tokenizer.codebooks(), dtype=engine.dtype
+        )
+    return Unified(unified_model, vocabulary, dual_tokenizer)
+
+
+def open_vocabulary(
+    path: str | None, size: int, sources: Sequence[SourceConfig], folder: Path, fresh: bool, world: World
+) -> Vocabulary:
+    """The vocabulary at `path`, or one of `size` entries trained on the texts of `sources` and kept in `folder`."""
+    if path is not None:
+        return Vocabulary.from_pretrained(path)
+    if fresh and world.is_main:
+        Vocabulary.train(training_texts(sources), size).save_pretrained(folder)
+    world.barrier()
+    return Vocabulary.from_pretrained(folder)
+
+
+def training_texts(sources: Sequence[SourceConfig]) -> Iterator[str]:
+    """Every document of every source as the model will read it, turns and requests included, without the images."""
+    num_bytes = 256
+    spelling = Vocabulary.train([], num_bytes + len(CONTROL_TOKENS) + len(PLAIN_TOKENS))
+    for place, source in enumerate(open_sources(sources, spelling)):
+        for index in range(len(source)):
+            try:
+                document = source.document(index, np.random.default_rng((place, index)))
+            except ValueError:
+                continue  # counted and reported where training meets it
+            yield spelling.decode(document.input_ids.tolist())

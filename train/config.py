@@ -1,0 +1,63 @@
+"""Typed configuration: defaults of a frozen dataclass → YAML file → dotted `key=value` overrides, merged by OmegaConf.
+
+A key that no dataclass has is an error that names the nearest one, and a value of the wrong type is an error that names
+the key: a typo must never fall back to a default in silence.
+"""
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+T = TypeVar("T")
+
+
+def load_config(cls: type[T], path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> T:
+    """Reads `path` into the dataclass `cls`, with `overrides` such as `["steps=100", "data.seed=1"]` on top.
+
+    Raises FileNotFoundError for a missing file and ValueError for an unknown key, a wrong type or invalid YAML.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"config {path} does not exist; the shipped ones are under configs/")
+    try:
+        document = OmegaConf.load(path)
+    except Exception as error:  # the YAML parser's own exceptions share no base class with OmegaConf's
+        raise ValueError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, DictConfig):
+        raise ValueError(f"config {path} must hold `key: value` lines, not a list or a bare value")
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"override {override!r} is not of the form key=value")
+    return build_config(cls, [document, OmegaConf.from_dotlist(list(overrides))], str(path))
+
+
+def build_config(cls: type[T], layers: list[Any], source: str) -> T:
+    """Merges `layers` (DictConfigs or plain dicts, the last wins) over the defaults of `cls`; `source` is for messages."""
+    config = OmegaConf.structured(cls)
+    try:
+        for layer in layers:
+            config = OmegaConf.merge(config, layer)
+        return OmegaConf.to_object(config)  # type: ignore[return-value]
+    except ConfigKeyError as error:
+        raise ValueError(_unknown_key(cls, error, source)) from error
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{source}: {error.full_key or 'value'}: {reason}") from error
+
+
+def save_config(config: Any, path: str | Path) -> None:
+    """Writes the resolved dataclass `config` as YAML that `load_config` reads back to an equal object."""
+    Path(path).write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def _unknown_key(cls: type, error: ConfigKeyError, source: str) -> str:
+    owner = error.object_type if dataclasses.is_dataclass(error.object_type) else cls
+    names = [field.name for field in dataclasses.fields(owner)]
+    name = str(error.key)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    advice = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(names)}"
+    return f"{source}: unknown key {error.full_key or name!r}; {advice}"

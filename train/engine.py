@@ -1,0 +1,267 @@
+"""DeepSpeed behind a small face (Sec. 3.3 is trained under ZeRO-3). The only file that imports deepspeed.
+
+The typed config is written once; DeepSpeed's own dictionary is generated from it. `Engine.backward` adds up: the
+gradient of a step is the plain sum over ranks and micro-batches of the gradients of the losses it was given, so that a
+loss divided by the number of targets of the whole global batch has the gradient of one large batch (Eq. 6).
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from train.checkpoint import (
+    begin_checkpoint,
+    commit_checkpoint,
+    flush_folder,
+    load_state,
+    restore_rng,
+    save_rng,
+    save_state,
+)
+from train.distributed import World
+from train.parameters import ParameterGroup, PartsOptimizerConfig
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed guesses from what is installed
+logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+
+import deepspeed  # noqa: E402  (reads DS_ACCELERATOR when imported)
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine  # noqa: E402
+from deepspeed.runtime.fp16.loss_scaler import LossScaler  # noqa: E402
+from deepspeed.runtime.zero.config import ZeroStageEnum  # noqa: E402
+from deepspeed.utils.tensor_fragment import fragment_address  # noqa: E402
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    zero_stage: int = 3
+    precision: str = "fp32"  # of weights and activations: fp32 | bf16 (with fp32 master weights)
+    matmul_precision: str = "auto"  # of fp32 products, see train/precision.py
+    accumulation: int = 1  # micro-batches per step and rank
+    offload_optimizer: bool = False  # its states to the CPU's memory
+    offload_parameters: bool = False  # ZeRO-3 only
+    persistence_threshold: int = 100_000  # ZeRO-3 keeps parameters smaller than this whole on every rank
+    bucket_size: int = 50_000_000  # elements per reduction or gathering
+
+    def __post_init__(self) -> None:
+        if self.zero_stage not in (0, 1, 2, 3):
+            raise ValueError(f"engine.zero_stage={self.zero_stage} is unknown; choose 0, 1, 2 or 3")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"engine.precision={self.precision!r} is unknown; choose fp32 or bf16")
+        if self.accumulation < 1:
+            raise ValueError(f"engine.accumulation={self.accumulation} must be at least 1")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError("engine.offload_parameters=true needs engine.zero_stage=3")
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("engine.offload_optimizer=true needs engine.zero_stage=1, 2 or 3")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+
+def deepspeed_config(
+    config: EngineConfig, rows_per_batch: int, world_size: int, gradient_clipping: float = 0.0
+) -> dict[str, Any]:
+    """DeepSpeed's dictionary, from ours."""
+    zero: dict[str, Any] = {
+        "stage": config.zero_stage,
+        "overlap_comm": torch.cuda.is_available(),  # nothing to overlap with where compute and reduction share cores
+        "contiguous_gradients": True,
+        "reduce_bucket_size": config.bucket_size,
+    }
+    if config.zero_stage == 3:
+        zero |= {
+            "stage3_param_persistence_threshold": config.persistence_threshold,
+            "stage3_prefetch_bucket_size": config.bucket_size,
+        }
+    else:
+        zero |= {"allgather_bucket_size": config.bucket_size}
+    if config.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if config.offload_parameters:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {
+        "train_micro_batch_size_per_gpu": rows_per_batch,
+        "gradient_accumulation_steps": config.accumulation,
+        "train_batch_size": rows_per_batch * config.accumulation * world_size,
+        "gradient_clipping": gradient_clipping,
+        "bf16": {"enabled": config.precision == "bf16"},
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,  # torch's AdamW: DeepSpeed's own compiles for a minute
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": None,
+    }
+
+
+@contextmanager
+def partitioned_loading(config: EngineConfig, world: World) -> Iterator[None]:
+    """Inside, `from_pretrained` of transformers loads straight into ZeRO-3 partitions: no rank holds the model in full.
+
+    Only for pretrained weights. What is drawn at random stays outside, so that all ranks draw the same numbers. Never a
+    bare zero.Init around a constructor: transformers would initialise empty partitions, in silence.
+    """
+    if config.zero_stage != 3:
+        yield
+        return
+    from transformers.integrations import HfDeepSpeedConfig
+
+    _init_deepspeed(world)
+    keep_alive = HfDeepSpeedConfig(deepspeed_config(config, 1, world.size))
+    yield
+    del keep_alive
+
+
+def _init_deepspeed(world: World) -> None:
+    if world.device.type == "cpu":
+        # A shared-memory op that only inference uses, and that would be compiled for a minute at start.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if world.device.type == "cuda" else "gloo", verbose=False)
+
+
+class Engine:
+    """A model under DeepSpeed: forward, backward, step, save, load."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        world: World,
+        model: nn.Module,
+        groups: list[ParameterGroup],
+        optimizer: PartsOptimizerConfig,
+        rows_per_batch: int = 1,
+    ):
+        self.config, self.world, self.groups = config, world, groups
+        self._backwards = 0  # micro-batches of the step so far
+        _init_deepspeed(world)
+        if config.zero_stage == 3:
+            # Layers are gathered whole: one collective each instead of one per matrix.
+            deepspeed.utils.set_z3_leaf_modules(model, _layer_classes(model))
+        adamw = torch.optim.AdamW(
+            [{"params": g.parameters, "lr": g.learning_rate, "weight_decay": g.weight_decay} for g in groups],
+            betas=(optimizer.betas[0], optimizer.betas[1]),
+            fused=True,
+        )
+        self._engine, self._optimizer, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=adamw,
+            config=deepspeed_config(config, rows_per_batch, world.size, optimizer.gradient_clipping),
+            dist_init_required=False,
+        )
+        self._engine.checkpoint_engine = _SafeCheckpointEngine(self._engine._config)
+
+    @property
+    def model(self) -> nn.Module:
+        """The wrapped module itself, for what is not a training forward."""
+        return self._engine.module
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters())
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Of the last step, by part."""
+        return {g.part: p["lr"] for g, p in zip(self.groups, self._optimizer.param_groups, strict=True)}
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self._engine(*inputs)
+
+    def train(self, mode: bool = True) -> None:
+        self._engine.train(mode)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of `loss` to the step's, on this rank and micro-batch."""
+        # DeepSpeed averages over ranks; its division by the number of micro-batches is switched off.
+        self._engine.backward(loss * self.world.size, scale_wrt_gas=False)
+        self._backwards += 1
+        if self._backwards < self.config.accumulation:
+            self._engine.step()  # does nothing but count before the last micro-batch
+
+    def step(self, lr_multiplier: float = 1.0) -> float:
+        """Updates the weights; the norm of the gradient before clipping. Not finite: every rank skipped the update."""
+        if self._backwards != self.config.accumulation:
+            raise RuntimeError(f"step() after {self._backwards} of {self.config.accumulation} backward passes")
+        self._backwards = 0
+        for group, param_group in zip(self.groups, self._optimizer.param_groups, strict=True):
+            param_group["lr"] = group.learning_rate * lr_multiplier
+        if self.config.zero_stage == 0 and self.config.precision == "fp32":
+            return self._step_replicated()
+        self._engine.step()  # ZeRO checks the norm itself and skips, on all ranks alike
+        return float(self._engine.get_global_grad_norm())
+
+    def _step_replicated(self) -> float:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            self._engine.zero_grad()  # gradients are equal on all ranks, and AdamW passes over what has none
+        self._engine.step()
+        return norm
+
+    @contextmanager
+    def gathered(self) -> Iterator[nn.Module]:
+        """The model with whole weights on every rank, to export or to look at; every rank must enter."""
+        if self.config.zero_stage != 3:
+            yield self.model
+            return
+        with deepspeed.zero.GatheredParameters(list(self.model.parameters())):
+            yield self.model
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Whole weights on the CPU of the main rank, none elsewhere; gathered one parameter at a time."""
+        state = {}
+        for name, parameter in self.model.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.config.zero_stage == 3):
+                if self.world.is_main:
+                    state[name] = parameter.detach().cpu().clone()
+        return state
+
+    def save(self, folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> None:
+        """Saves weights, optimizer, the random generators of every rank and `state`: whole or not at all."""
+        partial = folder / f"step-{step:06d}.partial"
+        if self.world.is_main:
+            begin_checkpoint(folder, step)
+            save_state({**state, "world_size": self.world.size}, partial / "state.pt")
+        self.world.barrier()
+        save_state(save_rng(), partial / f"rng-{self.world.rank:05d}.pt")
+        self._engine.save_checkpoint(str(folder), tag=partial.name, save_latest=False)
+        if self.world.local_rank == 0:
+            flush_folder(partial)  # what this machine wrote
+        self.world.barrier()
+        if self.world.is_main:
+            commit_checkpoint(partial, keep)
+        self.world.barrier()
+
+    def load(self, checkpoint: Path) -> dict[str, Any]:
+        """Restores what `save` saved, and returns its `state`."""
+        state = load_state(checkpoint / "state.pt")
+        if state["world_size"] != self.world.size:
+            raise ValueError(
+                f"{checkpoint} was saved by {state['world_size']} processes and cannot continue with "
+                f"{self.world.size}: start the run with {state['world_size']} processes again"
+            )
+        self._engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+        restore_rng(load_state(checkpoint / f"rng-{self.world.rank:05d}.pt"))
+        return state
+
+
+def _layer_classes(model: nn.Module) -> list[type[nn.Module]]:
+    """The classes of what the model holds in lists: the layers of its transformers."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return list({type(layer) for layers in lists for layer in layers})
+
+
+class _SafeCheckpointEngine(TorchCheckpointEngine):
+    """DeepSpeed's checkpoint files, read without running code from them."""
+
+    def load(self, path: str, map_location: Any = None) -> dict[str, Any]:
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            return torch.load(path, map_location=map_location, weights_only=True)

@@ -1,0 +1,52 @@
+"""Several processes on this machine, as `torchrun --standalone` starts them, with one sentence where they fail.
+
+torchrun alone answers a user's mistake with one traceback per process and its own on top. Here a process that meets a
+mistake leaves the sentence in the file that torchrun gives it for that purpose, and the launcher raises it once.
+"""
+
+import json
+import logging
+import os
+import signal
+import time
+
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun in each process that it starts
+USER_MISTAKE = 2  # the exit code that says: the sentence is in the error file
+
+
+def is_launched() -> bool:
+    """Whether torchrun started this process, ours or one typed by a user for many machines."""
+    return ERROR_FILE in os.environ
+
+
+def leave_sentence(sentence: str) -> None:
+    """In a launched process: what the launcher is to say, in the format of torch.distributed.elastic."""
+    with open(os.environ[ERROR_FILE], "w") as file:
+        json.dump({"message": sentence, "timestamp": int(time.time())}, file)
+
+
+def launch(module: str, arguments: list[str], num_processes: int) -> None:
+    """Runs `python -m module arguments…` in `num_processes` processes until all are done.
+
+    Raises ValueError with the sentence of the first that met a user's mistake, SystemExit after any other failure, whose
+    traceback stands above.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args
+    from torch.distributed.run import run as torchrun
+
+    if num_processes < 1:
+        raise ValueError(f"--nproc {num_processes}: at least one process is needed")
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
+    try:
+        torchrun(parse_args(["--standalone", "--nproc_per_node", str(num_processes), "-m", module, *arguments]))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode == USER_MISTAKE:
+            raise ValueError(failure.message) from None
+        cause = f"exit code {failure.exitcode}" if failure.exitcode > 0 else signal.Signals(-failure.exitcode).name
+        raise SystemExit(f"dualtoken: error: process {rank} of {num_processes} ended with {cause}, see above") from None
+    except SignalException as error:
+        raise SystemExit(128 + error.sigval) from None

@@ -1,0 +1,34 @@
+"""AdamW with the usual two groups, and one guarded optimisation step."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    learning_rate: float = 1e-3
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    weight_decay: float = 0.05
+    gradient_clipping: float = 1.0
+
+
+def build_adamw(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over the trainable ones of `parameters`; vectors (biases, norms, scalars) are not decayed."""
+    trainable = [p for p in parameters if p.requires_grad]
+    matrices = {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay}
+    vectors = {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0}
+    return torch.optim.AdamW([matrices, vectors], lr=config.learning_rate, betas=tuple(config.betas), fused=True)  # type: ignore[arg-type]
+
+
+def optimise(optimizer: torch.optim.Optimizer, loss: Tensor, clipping: float) -> Tensor:
+    """Backward, clip, step; returns the gradient norm. A loss or gradient that is not finite changes no weight."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, clipping)
+    if torch.isfinite(norm) and torch.isfinite(loss):
+        optimizer.step()
+    return norm

@@ -1,0 +1,61 @@
+"""Which curves of a stage's log share a chart. A chart appears where the log has its metrics, whatever the stage."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from train.report_html import chart, charts
+from train.report_plots import curve_from, draw_curves
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    curves: dict[str, str]  # pattern of a metric's name → label, which may use the pattern's groups
+    ordered: bool = False  # one curve per depth
+    unigram: str = ""  # the part of `ntp` whose unigram loss is drawn as a level
+
+
+def _next_token(part: str, title: str) -> Panel:
+    curves = {rf"{part}\.loss": "training", rf"validation\.{part}\.loss": "held out"}
+    return Panel(f"{title}: nats", curves, unigram=part)
+
+
+PANELS = (
+    Panel("Loss that is minimised", {r"loss": "training", r"validation\.loss": "held out"}),
+    _next_token("text", "Next text token"),
+    _next_token("pixel", "Next pixel code, mean over depths"),
+    _next_token("semantic", "Next semantic code, mean over depths"),
+    Panel("Pixel codes by depth: nats", {r"pixel\.depth(\d+)\.loss": r"depth \1"}, ordered=True),
+    Panel("Semantic codes by depth: nats", {r"semantic\.depth(\d+)\.loss": r"depth \1"}, ordered=True),
+    Panel("Share of targets predicted exactly", {r"(text|pixel|semantic)\.accuracy": r"\1"}),
+    Panel("Reconstruction: mean squared error", {r"reconstruction": "pixel"}),
+    Panel("Semantic features against the tower's: MSE − cosine", {r"semantic": "patches", r"pooled": "pooled"}),
+    Panel("Commitment", {r"(pixel|semantic)_commitment": r"\1"}),
+    Panel("Perceptual loss", {r"perceptual": "LPIPS"}),
+    Panel("Codebook entries in use, per batch", {r"(pixel|semantic)_usage": r"\1"}),
+    Panel("Codebook perplexity, per batch", {r"(pixel|semantic)_perplexity": r"\1"}),
+    Panel("Images per second of training", {r"images_per_second": "images"}),
+)
+
+
+def stage_charts(log: list[dict[str, Any]], ntp: dict[str, Any] | None = None) -> str:
+    """All charts that the lines of a log.jsonl allow."""
+    names = sorted({name for line in log for name in line})
+    drawn = [_draw(panel, log, names, ntp or {}) for panel in PANELS]
+    return charts([figure for figure in drawn if figure])
+
+
+def _draw(panel: Panel, log: list[dict[str, Any]], names: list[str], ntp: dict[str, Any]) -> str | None:
+    curves = [
+        curve
+        for pattern, label in panel.curves.items()
+        for name in names
+        if (match := re.fullmatch(pattern, name)) and (curve := curve_from(log, name, match.expand(label)))
+    ]
+    if not curves:
+        return None
+    unigram = ntp.get(panel.unigram, {}).get("unigram")
+    return chart(panel.title, draw_curves(curves, ordered=panel.ordered, lines={"unigram": unigram} if unigram else {}))

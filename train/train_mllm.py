@@ -1,0 +1,221 @@
+"""The unified model's stages (arXiv 2503.14324, section 3.3): align, pretrain and instruct differ by config alone.
+
+    torchrun --standalone --nproc_per_node 2 -m train.train_mllm configs/tiny/pretrain.yaml loop.steps=100
+"""
+
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from omegaconf import MISSING
+
+from data.loader import DataConfig, Loader, Step
+from mllm.config import UnifiedConfig
+from mllm.loss import LossSums, loss
+from train.build_mllm import begin, continue_from, open_vocabulary
+from train.checkpoint import latest_checkpoint
+from train.config import load_config
+from train.distributed import World, init_world
+from train.engine import Engine, EngineConfig
+from train.launch import USER_MISTAKE, is_launched, leave_sentence
+from train.loop import MAX_BAD_STEPS, LoopConfig
+from train.meter import LossMeter, RateMeter
+from train.parameters import PartsOptimizerConfig, group_parameters
+from train.precision import set_matmul_precision
+from train.resume import refuse_changed_config
+from train.run import Run, TrackingConfig
+from train.schedule import ScheduleConfig, lr_multiplier
+from train.watch_mllm import SamplesConfig, ValidationConfig, Watch
+
+
+@dataclass(frozen=True)
+class TrainMllmConfig:
+    out: str = "runs/pretrain"
+    init: str | None = None  # export/ of an earlier stage, which brings model, vocabulary and tokenizer; null: from new
+    tokenizer: str | None = None  # export/ of the tokenizer stage
+    vocabulary: str | None = None  # folder or hub id; null: trained on the texts of data.sources
+    vocabulary_size: int = 4096  # of a trained one
+    model: UnifiedConfig = field(default_factory=UnifiedConfig)
+    data: DataConfig = MISSING
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    trainable: list[str] = field(default_factory=lambda: ["llm", "projector", "heads"])
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    optimizer: PartsOptimizerConfig = field(default_factory=PartsOptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        if self.init is None and self.tokenizer is None:
+            raise ValueError("neither init nor tokenizer is set: name the export/ folder of a tokenizer to start from")
+        if self.init is not None and (self.tokenizer is not None or self.vocabulary is not None):
+            raise ValueError(f"init={self.init} brings its own tokenizer and vocabulary: remove these two keys")
+
+
+def main(config: TrainMllmConfig) -> None:
+    set_matmul_precision(config.engine.matmul_precision)
+    world = init_world()
+    if world.is_main:
+        refuse_changed_config(config.out, config)
+    run = Run(config.out, config, config.tracking, world.is_main)
+    if run.result is not None and run.result["step"] >= config.loop.steps:
+        if world.is_main:
+            print(f"{config.out} is finished ({run.result['step']} steps): nothing to do; another `out` is a new run")
+        return
+    Trainer(config, world, run).train()
+
+
+class Trainer:
+    """Model, engine, data and log of one stage, and its loop."""
+
+    def __init__(self, config: TrainMllmConfig, world: World, run: Run):
+        self.config, self.world, self.run = config, world, run
+        if config.init is not None:
+            self.unified = continue_from(config.init, config.model)
+        else:
+            fresh = latest_checkpoint(run.checkpoints) is None
+            sources, folder = config.data.sources, run.folder / "vocabulary"
+            vocabulary = open_vocabulary(config.vocabulary, config.vocabulary_size, sources, folder, fresh, world)
+            seed, engine = config.loop.seed, config.engine
+            self.unified = begin(config.model, config.tokenizer or "", vocabulary, seed, engine, world)
+        model, vocabulary, tokenizer = self.unified
+        self.weights = model.config.loss_weights
+        groups = group_parameters(model, config.trainable, config.optimizer)
+        self.engine = Engine(config.engine, world, model, groups, config.optimizer, config.data.rows_per_batch)
+        place = (world.rank, world.size, config.engine.accumulation)
+        self.loader = Loader(config.data, vocabulary, tokenizer.tokenizer_id, *place)
+        self.watch = Watch(self.engine, self.unified, run, config.data, config.validation, config.samples)
+        self.meter = LossMeter(world, self.weights)
+        self.rates = RateMeter(world)
+        self.num_skipped = self.num_bad_in_a_row = 0
+        self.stopping = False
+
+    def train(self) -> None:
+        """Resume, loop, finish."""
+        config, steps = self.config.loop, self.config.loop.steps
+        start = self.resume()
+        with self.heeding_sigterm(), self.run.progress(steps, self.run.folder.name, initial=start) as bar:
+            for step, data in zip(range(start, steps), self.loader, strict=False):
+                norm = self.step(data, lr_multiplier(self.config.schedule, step, steps))
+                done = step + 1
+                if done % config.log_every == 0 or done == steps:
+                    bar.set_postfix(loss=self.log(done, norm), refresh=False)
+                if is_due(done, self.config.validation.every):
+                    self.run.log(done, **{f"validation.{k}": v for k, v in self.watch.held_out_losses().items()})
+                if is_due(done, self.config.samples.every):
+                    self.watch.draw_samples(done)
+                bar.update()
+                stopping = self.stop_requested()
+                if done % config.checkpoint_every == 0 or done == steps or stopping:
+                    self.save(done)
+                if stopping:
+                    raise SystemExit(128 + signal.SIGTERM)  # the same command continues
+        self.finish()
+
+    def step(self, data: Step, multiplier: float) -> float:
+        """One update from one global batch; returns the norm of its gradient (Eq. 6: every target weighs the same)."""
+        started = time.perf_counter()
+        all_sums: list[LossSums] = []
+        for batch in data.micro_batches:
+            sums = self.engine(batch.to(self.world.device))
+            self.engine.backward(loss(sums, self.weights, data.num_targets))
+            all_sums.append(LossSums(*(part.detach() for part in sums)))
+        norm = self.engine.step(multiplier)
+        if math.isfinite(norm):
+            self.num_bad_in_a_row = 0
+            for sums in all_sums:
+                self.meter.add(sums)
+        else:
+            self.count_bad_step(data)
+        self.rates.add(data, time.perf_counter() - started)
+        return norm
+
+    def count_bad_step(self, data: Step) -> None:
+        """The engine left the weights as they were, on every rank alike. Too many such steps in a row end the run."""
+        self.num_skipped += 1
+        self.num_bad_in_a_row += 1
+        if self.num_bad_in_a_row > MAX_BAD_STEPS:
+            keys = [key for keys in self.world.gather([k for b in data.micro_batches for k in b.keys]) for key in keys]
+            raise ValueError(
+                f"{self.config.out}: the gradient was not finite for {self.num_bad_in_a_row} steps in a row; lower "
+                f"optimizer.learning_rate, or look at the documents of the last batch: {', '.join(keys[:20])}"
+            )
+
+    def log(self, step: int, norm: float) -> str:
+        """Writes one line: means since the last one, over all ranks; returns the loss as text."""
+        means = self.meter.means()
+        rates = {f"lr.{part}": rate for part, rate in self.engine.learning_rates.items()}
+        rates |= self.rates.means() | {f"data.{name}": value for name, value in self.loader.metrics().items()}
+        self.run.log(step, **means, grad_norm=norm, skipped=self.num_skipped, **rates)
+        return f"{means.get('loss', math.nan):.4f}"
+
+    @contextmanager
+    def heeding_sigterm(self) -> Iterator[None]:
+        previous = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def stop_requested(self) -> bool:
+        """Whether any rank got SIGTERM: all leave together."""
+        return bool(self.world.sum(torch.tensor(self.stopping, dtype=torch.int32, device=self.world.device)))
+
+    def resume(self) -> int:
+        checkpoint = latest_checkpoint(self.run.checkpoints)
+        if checkpoint is None:
+            self.run.rewind(0)
+            return 0
+        state = self.engine.load(checkpoint)
+        self.loader.load_state_dict(state["loader"])
+        self.num_skipped = state["num_skipped"]
+        self.run.rewind(state["step"])
+        return state["step"]
+
+    def save(self, step: int) -> None:
+        state = {"step": step, "loader": self.loader.state_dict(), "num_skipped": self.num_skipped}
+        self.engine.save(self.run.checkpoints, step, state)
+
+    def finish(self) -> None:
+        """Scores the held-out documents, exports the model, and only then marks the run as complete."""
+        ntp, weights = self.watch.next_token_losses(), self.engine.state_dict()
+        if self.world.is_main:
+            model, vocabulary, tokenizer = self.unified
+            partial = self.run.export.with_name("export.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            model.save_pretrained(partial, vocabulary, tokenizer, weights)
+            shutil.rmtree(self.run.export, ignore_errors=True)
+            partial.rename(self.run.export)
+        counts = {"step": self.config.loop.steps, "skipped": self.num_skipped, "parameters": self.engine.num_parameters}
+        self.run.finish({**counts, "ntp": ntp})
+        self.world.barrier()
+
+
+def is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def launched(arguments: list[str]) -> None:
+    """One process of a run, as torchrun starts it: CONFIG key=value…"""
+    if not arguments:
+        raise ValueError("give a config, such as configs/tiny/pretrain.yaml")
+    main(load_config(TrainMllmConfig, arguments[0], arguments[1:]))
+
+
+if __name__ == "__main__":
+    try:
+        launched(sys.argv[1:])
+    except (ValueError, OSError) as mistake:
+        if is_launched():
+            leave_sentence(str(mistake))
+        elif os.environ.get("RANK", "0") == "0":
+            print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(USER_MISTAKE)
