@@ -2,8 +2,8 @@
 
     from dualtoken import DualTokenizer, UnifiedModel, load_unified
 
-Nothing heavy is imported until a command or a name needs it, so that `dualtoken --help` answers at once. A user's mistake
-(ValueError, OSError) becomes one sentence and exit code 2; DUALTOKEN_DEBUG=1 shows its traceback instead.
+Nothing heavy is imported until a command or a name needs it, so that `dualtoken --help` answers at once. A user's
+mistake (ValueError, OSError) becomes one sentence and exit code 2; DUALTOKEN_DEBUG=1 shows its traceback instead.
 """
 
 from __future__ import annotations
@@ -17,13 +17,130 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
-from train.commands import COMMANDS
+from train import commands
+from train.commands import Command, stage
 
 PUBLIC_NAMES = {
     "DualCodes": "tokenizer",
     "DualTokenizer": "tokenizer",
     "UnifiedModel": "mllm.model",
     "load_unified": "mllm.pretrained",
+}
+
+COMMANDS = {
+    "train-tower": stage(
+        "train.train_tower",
+        "TrainTowerConfig",
+        "Train a small SigLIP on pictures and captions, where no pretrained one is at hand.",
+        reads="shards of captioned pictures",
+        writes="OUT/export, a SigLIP folder like the hub's; checkpoints, log.jsonl",
+        example="dualtoken train-tower configs/tiny/tower.yaml",
+    ),
+    "train-tokenizer": stage(
+        "train.train_tokenizer",
+        "TrainTokenizerConfig",
+        "Train the tokenizer: two codebooks, projections and decoder on a SigLIP tower.",
+        reads="shards of pictures, a SigLIP folder or hub id",
+        writes="OUT/export, the tokenizer; checkpoints, log.jsonl, sheets of reconstructions",
+        example="dualtoken train-tokenizer configs/tiny/tokenizer.yaml loop.steps=500",
+    ),
+    "eval-tokenizer": stage(
+        "train.evaluate_tokenizer",
+        "EvaluateTokenizerConfig",
+        "Measure a tokenizer: PSNR, SSIM, codebook usage, zero-shot accuracy, retrieval.",
+        reads="a tokenizer, the SigLIP folder it grew from, shards of pictures",
+        writes="OUT/result.json and a sheet of reconstructions",
+        example="dualtoken eval-tokenizer configs/tiny/tokenizer_eval.yaml",
+    ),
+    "reconstruct": Command(
+        "Show pictures beside what is left of them after their codes.",
+        commands.add_reconstruct,
+        commands.run_reconstruct,
+        reads="picture files, a tokenizer",
+        writes="one side-by-side PNG per file",
+        example="dualtoken reconstruct cat.jpg dog.png --out runs/reconstructions",
+    ),
+    "pretokenize": stage(
+        "train.pretokenize",
+        "PretokenizeConfig",
+        "Turn pictures into codes once, before training reads them many times.",
+        reads="shards of captioned pictures, a tokenizer",
+        writes="OUT, a code store that names the tokenizer it belongs to",
+        example="dualtoken pretokenize configs/tiny/pretokenize.yaml",
+    ),
+    "train": Command(
+        "Train the unified model, a stage at a time (align, pretrain, instruct), under DeepSpeed.",
+        commands.add_train,
+        commands.run_train,
+        reads="code stores of `pretokenize`, conversations, the model of the stage before",
+        writes="OUT/export, a folder that `generate`, `chat` and `evaluate` read; checkpoints, log.jsonl, samples",
+        example="dualtoken train configs/tiny/pretrain.yaml --nproc 2\n"
+        "         many machines: torchrun --nnodes 4 --nproc_per_node 8 -m train.train_mllm configs/full/pretrain.yaml",
+    ),
+    "generate": Command(
+        "Draw pictures from a caption.",
+        commands.add_generate,
+        commands.run_generate,
+        reads="a unified model",
+        writes="OUT/*.png, each with its prompt and settings in its metadata, and OUT/sheet.png",
+        example='dualtoken generate "a red apple, 3d style" --cfg 3 --num 8 --out runs/apples',
+    ),
+    "chat": Command(
+        "Ask one question, about a picture or not.",
+        commands.add_chat,
+        commands.run_chat,
+        reads="a unified model, a picture file",
+        writes="the answer on the terminal",
+        example='dualtoken chat --image apple.png "What is this?"',
+    ),
+    "eval-generation": stage(
+        "train.evaluate_generation",
+        "EvaluateGenerationConfig",
+        "Measure drawn pictures: does the tower find their caption, and the style asked for?",
+        reads="a unified model, a SigLIP folder, shards whose captions are the prompts",
+        writes="OUT/result.json and a sheet of pictures for each guidance",
+        example="dualtoken eval-generation configs/tiny/generation.yaml",
+    ),
+    "evaluate": Command(
+        "Run benchmarks: questions, answers, official submission files, scores.",
+        commands.add_evaluate,
+        commands.run_evaluate,
+        reads="a unified model, benchmarks in their official formats",
+        writes="OUT: submissions, scores.json with chance and ceiling, examples right and wrong",
+        example="dualtoken evaluate --benchmarks runs/demo/benchmarks --split unseen_style --out runs/scores",
+    ),
+    "score": Command(
+        "Score official submission files alone, without a model.",
+        commands.add_score,
+        commands.run_score,
+        reads="the benchmark's own files and a submission",
+        writes="a table on the terminal; every figure to --json OUT",
+        example="dualtoken score vqav2 --questions Q.json --annotations A.json --results R.json --json scores.json",
+    ),
+    "report": Command(
+        "Write the page that shows a run: curves, pictures, answers, scores, times.",
+        commands.add_report,
+        commands.run_report,
+        reads="a run folder, of one stage or of a pipeline",
+        writes="RUN/report.html, self-contained, and RUN/metrics.json",
+        example="dualtoken report runs/demo",
+    ),
+    "info": Command(
+        "Show what a config resolves to and how large its model is, or what an exported folder holds.",
+        commands.add_info,
+        commands.run_info,
+        reads="a YAML file or an exported folder",
+        writes="the terminal alone",
+        example="dualtoken info configs/tiny/tower.yaml vision.num_hidden_layers=12",
+    ),
+    "run": Command(
+        "Run a pipeline: several of these commands one after the other, resumable.",
+        commands.add_config,
+        commands.run_pipeline,
+        reads="a YAML file that lists stages and their commands",
+        writes="what the stages write, and OUT/stages.json with their times",
+        example="dualtoken run configs/tiny/demo.yaml",
+    ),
 }
 
 
@@ -50,9 +167,11 @@ def build_parser(chosen: str | None) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"dualtoken {_version()}")
-    commands = parser.add_subparsers(dest="command", prog="dualtoken", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    subparsers = parser.add_subparsers(
+        dest="command", prog="dualtoken", required=True, metavar="COMMAND", help=argparse.SUPPRESS
+    )
     for name, command in COMMANDS.items():
-        sub = commands.add_parser(
+        sub = subparsers.add_parser(
             name,
             description=command.purpose,
             epilog=f"reads    {command.reads}\nwrites   {command.writes}\nexample  {command.example}",

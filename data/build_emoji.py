@@ -27,7 +27,7 @@ from data.emoji_names import aliases_of, name_of
 from data.emoji_pictures import Pictures, drop_borrowed, drop_copies, load_pictures, strip_selector, variants_of
 from data.emoji_splits import SPLITS, STYLES, image_id_of, split_of
 
-SAMPLES_PER_SHARD = 1024
+SAMPLES_PER_SHARD = 1250
 WEBP_QUALITY = 100
 SOURCES = {
     "flat": {"source": "emoji-datasource-google 16.0.0 (Noto Emoji)", "license": "Apache-2.0"},
@@ -114,31 +114,43 @@ def write_shards(samples: list[Sample], folder: Path) -> None:
             write_shard(folder / f"{split}-{number:06d}.tar.gz", chosen[start : start + SAMPLES_PER_SHARD])
 
 
+def build(google: Path, fluent: Path, folder: Path) -> list[str]:
+    """Writes the shards and returns a summary, one fact a line."""
+    entries = json.loads((google / "emoji.json").read_text(encoding="utf-8"))
+    named = [entry for entry in entries if entry["category"] != "Component"]  # the bare skin tone swatches
+    pictures, num_unnamed = load_pictures(named, google, fluent)
+    num_flat_only = sum((code, "3d") not in pictures for code, style in pictures if style == "flat")
+    copies = drop_copies(pictures)
+    num_borrowed = drop_borrowed(pictures, named)
+    samples = collect_samples(named, pictures)
+    write_shards(samples, folder)
+    return [
+        f"{len(entries) - len(named)} entries are bare skin tones, skipped",
+        f"{num_unnamed} Fluent pictures match no code point of the other package, skipped",
+        f"{num_flat_only} flat pictures have no Fluent counterpart",
+        f"{num_borrowed} Fluent pictures of country flags are copies of the flat ones, skipped",
+        f"{len(copies)} pictures repeat another one, skipped: {', '.join('-'.join(key) for key in copies)}",
+        *(_describe(split, [sample for sample in samples if sample.split == split]) for split in SPLITS),
+        f"{sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.2f} MB in {folder}",
+    ]
+
+
+def _describe(split: str, samples: list[Sample]) -> str:
+    num_concepts = len({sample.metadata["concept"] for sample in samples})
+    styles = Counter(sample.metadata["style"] for sample in samples)
+    return f"{split}: {len(samples)} pictures of {num_concepts} concepts ({styles['flat']} flat, {styles['3d']} 3d)"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the emoji shards from the two unpacked npm packages.")
     parser.add_argument("--google", type=Path, required=True, help="folder with emoji.json and img/google/64")
     parser.add_argument("--fluent", type=Path, required=True, help="folder with assets/*.webp")
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
     options = parser.parse_args()
-    entries = json.loads((options.google / "emoji.json").read_text(encoding="utf-8"))
-    named = [entry for entry in entries if entry["category"] != "Component"]  # the bare skin tone swatches
-    pictures, num_unnamed = load_pictures(named, options.google, options.fluent)
-    num_flat_only = sum((code, "3d") not in pictures for code, style in pictures if style == "flat")
-    copies = drop_copies(pictures)
-    num_borrowed = drop_borrowed(pictures, named)
-    samples = collect_samples(named, pictures)
-    write_shards(samples, options.out)
-    print(f"{len(entries) - len(named)} entries are bare skin tones, skipped")
-    print(f"{num_unnamed} Fluent pictures match no code point of the other package, skipped")
-    print(f"{num_flat_only} flat pictures have no Fluent counterpart")
-    print(f"{num_borrowed} Fluent pictures of country flags are copies of the flat ones, skipped")
-    print(f"{len(copies)} pictures repeat another one, skipped: {', '.join('-'.join(key) for key in copies)}")
-    for split in SPLITS:
-        chosen = [sample for sample in samples if sample.split == split]
-        num_concepts = len({sample.metadata["concept"] for sample in chosen})
-        styles = Counter(sample.metadata["style"] for sample in chosen)
-        print(f"{split}: {len(chosen)} pictures of {num_concepts} concepts ({styles['flat']} flat, {styles['3d']} 3d)")
-    print(f"{sum(path.stat().st_size for path in options.out.iterdir()) / 1e6:.2f} MB in {options.out}")
+    try:
+        print("\n".join(build(options.google, options.fluent, options.out)))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import argparse
 import io
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ class SplitQuestions:
         """Colours and numbers are rare, so the pictures for a task come from the whole split."""
         fitting = [sample for sample in self.all_samples if kind in self.maker.kinds(sample.metadata)][: self.limit]
         asked = [(_picture(sample), *self._pair(kind, sample, f"mme {task}")) for sample in fitting]
-        write_mme(folder, self.split, task, asked)
+        if asked:
+            write_mme(folder, self.split, task, asked)
         return len(asked)
 
     def _pair(self, kind: str, sample: RawSample, purpose: str) -> tuple[Question, Question]:
@@ -116,10 +118,11 @@ def training_conversations(sample: RawSample, maker: QuestionMaker, seed: int) -
     rng = random.Random(f"{seed} llava {sample.key}")
     specific = [kind for kind in maker.kinds(sample.metadata) if kind in SPECIFIC_KINDS]
     detail = rng.choice(["style", *specific, *specific])
-    first = [_yes_or_no("subject", sample, maker, rng), _any(detail, sample, maker, rng)]
+    first: list[Question | Choice] = [_yes_or_no("subject", sample, maker, rng), _any(detail, sample, maker, rng)]
     rng.shuffle(first)
-    names = rng.choice([maker.open("subject", sample.metadata), maker.choice("subject", sample.metadata, rng)])
-    records = [first, [names], [_any("category", sample, maker, rng)]]
+    is_open = rng.random() < 0.5
+    name = maker.open("subject", sample.metadata) if is_open else maker.choice("subject", sample.metadata, rng)
+    records: list[list[Question | Choice]] = [first, [name], [_any("category", sample, maker, rng)]]
     return [conversation(sample.key, number, turns) for number, turns in enumerate(records)]
 
 
@@ -140,9 +143,14 @@ def _any(kind: str, sample: RawSample, maker: QuestionMaker, rng: random.Random)
 
 
 def build(shards: Path, out: Path, pictures_per_split: int, seed: int) -> dict[str, Any]:
-    """Writes everything below `out` and returns the manifest."""
+    """Writes everything below `out`, in place of what an earlier call wrote there, and returns the manifest."""
+    if pictures_per_split < 1:
+        raise ValueError(f"pictures per split must be at least 1, not {pictures_per_split}")
     samples = {split: list(iterate_shards(str(shards / f"{split}-*.tar.gz"))) for split in SPLITS}
     maker = QuestionMaker(sample.metadata for sample in samples["train"])
+    if (out / "manifest.json").is_file():
+        for split in json.loads((out / "manifest.json").read_text(encoding="utf-8"))["splits"].keys() & set(SPLITS):
+            shutil.rmtree(out / split, ignore_errors=True)
     manifest: dict[str, Any] = {"seed": seed, "splits": {}}
     for split in SPLITS:
         questions = SplitQuestions(split, samples[split], maker, pictures_per_split, seed)
@@ -169,7 +177,10 @@ def main() -> None:
     parser.add_argument("--pictures-per-split", type=int, default=200, help="pictures that each benchmark asks about")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    manifest = build(options.shards, options.out, options.pictures_per_split, options.seed)
+    try:
+        manifest = build(options.shards, options.out, options.pictures_per_split, options.seed)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     print(json.dumps(manifest, indent=2))
 
 

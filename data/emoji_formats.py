@@ -54,10 +54,11 @@ def write_pictures(folder: Path, split: str, pictures: Sequence[Picture]) -> Non
 
 def write_vqav2(folder: Path, split: str, asked: Sequence[tuple[Picture, Sequence[Question]]]) -> dict[str, int]:
     """Returns the number of questions per answer type."""
-    questions, annotations = [], []
+    questions: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for picture, about in asked:
         for number, question in enumerate(about):
-            ids = {"image_id": picture.image_id, "question_id": picture.image_id * 1000 + number}
+            ids: dict[str, Any] = {"image_id": picture.image_id, "question_id": picture.image_id * 1000 + number}
             questions.append({**ids, "question": question.text})
             annotations.append(
                 {
@@ -87,14 +88,15 @@ def write_vqav2(folder: Path, split: str, asked: Sequence[tuple[Picture, Sequenc
 def question_type(question: Question) -> str:
     """One of the official types: the first words of the question."""
     if question.answer_type == "yes/no":
-        two, three = (" ".join(question.text.lower().split()[:num]) for num in (2, 3))
-        return three if three in ("is there a",) else two
+        words = question.text.lower().split()
+        return " ".join(words[:3] if words[:3] == ["is", "there", "a"] else words[:2])
     return _QUESTION_TYPES.get(question.kind, "what is the")
 
 
 def ten_answers(question: Question) -> list[str]:
     """Ten people would not all use one name: four of them say the first alias, which is then fully right as well."""
-    return [question.answer] * (NUM_ANSWERS - 4) + [*question.also_right[:1], question.answer][:1] * 4
+    other = question.also_right[0] if question.also_right else question.answer
+    return [question.answer] * (NUM_ANSWERS - 4) + [other] * 4
 
 
 def write_mme(folder: Path, split: str, task: str, asked: Sequence[tuple[Picture, Question, Question]]) -> None:

@@ -81,9 +81,11 @@ def _shrink(path: Path) -> Image.Image:
 
 def load_pictures(entries: list[dict[str, Any]], google: Path, fluent: Path) -> tuple[Pictures, int]:
     """Both packages' pictures; also the number of Fluent pictures without a name in the other package."""
-    files = {}
+    files: dict[str, Path] = {}
     for path in sorted(fluent.glob("assets/*.webp")):
         files.setdefault(_joinable(path.stem), path)
+    if not files:
+        raise FileNotFoundError(f"there is no picture assets/*.webp in {fluent}: unpack @lobehub/fluent-emoji-3d there")
     pictures: Pictures = {}
     for entry in entries:
         concept = strip_selector(entry["unified"])
@@ -92,10 +94,10 @@ def load_pictures(entries: list[dict[str, Any]], google: Path, fluent: Path) -> 
         flat_files = _flat_files(entry)
         for code, tones in variants.items():
             pictures[code, "flat"] = _shrink(google / "img/google/64" / flat_files[code])
-            path = files.pop(_joinable(code), None)
-            if path is not None:
+            file = files.pop(_joinable(code), None)
+            if file is not None:
                 shown = by_tone[_shown_tone(concept, tones[0])] if len(tones) == 1 else code
-                pictures[shown, "3d"] = _shrink(path)
+                pictures[shown, "3d"] = _shrink(file)
     return pictures, len(files)
 
 

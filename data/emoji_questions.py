@@ -20,6 +20,7 @@ Metadata = dict[str, Any]
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black", "white", "pink")
 COUNTS = {"one": "1", "two": "2", "three": "3", "four": "4"}
 NUM_POPULAR = 100
+_MAX_DRAWS = 1000
 
 _PEOPLE = ("1f468", "1f469", "1f9d1", "1f466", "1f467", "1f9d2")
 _OPEN = {
@@ -51,7 +52,7 @@ class Question:
 class Choice:
     kind: str
     text: str
-    options: tuple[str, str, str, str]
+    options: tuple[str, ...]
     answer: int
     """Index of the right option."""
 
@@ -128,20 +129,13 @@ class QuestionMaker:
     def choice(self, kind: str, metadata: Metadata, rng: random.Random) -> Choice:
         options = [str(truth(kind, metadata)), *self.wrong(kind, metadata, rng, 3)]
         order = rng.sample(range(4), 4)
-        text = self.open(kind, metadata).text
-        a, b, c, d = (options[index] for index in order)
-        return Choice(kind, text, (a, b, c, d), order.index(0))
+        return Choice(kind, self.open(kind, metadata).text, tuple(options[i] for i in order), order.index(0))
 
     def wrong(self, kind: str, metadata: Metadata, rng: random.Random, num: int, negatives: str = "mixed") -> list[str]:
         """`num` different wrong answers."""
         right = truth(kind, metadata)
         if kind == "subject":
-            wrong: list[str] = []
-            while len(wrong) < num:
-                candidate = rng.choice(self._names_like(metadata, rng, negatives))
-                if candidate not in wrong and not _may_be_seen(self.shown[candidate], metadata):
-                    wrong.append(candidate)
-            return wrong
+            return self._wrong_subjects(metadata, rng, num, negatives)
         if kind == "category" and num == 1:
             return [rng.choice([value for value in self.frequent_categories if value != right])]
         values = {
@@ -153,10 +147,20 @@ class QuestionMaker:
         }[kind]
         return rng.sample([value for value in values if value != right], num)
 
+    def _wrong_subjects(self, metadata: Metadata, rng: random.Random, num: int, negatives: str) -> list[str]:
+        wrong: list[str] = []
+        for _ in range(_MAX_DRAWS):
+            candidate = rng.choice(self._names_like(metadata, rng, negatives))
+            if candidate not in wrong and not _may_be_seen(self.shown[candidate], metadata):
+                wrong.append(candidate)
+            if len(wrong) == num:
+                return wrong
+        raise ValueError(f"the training pictures show too few other subjects to ask about {metadata['name']}")
+
     def _names_like(self, metadata: Metadata, rng: random.Random, negatives: str) -> list[str]:
         """Subjects to draw a wrong one from. In the mix one in four is of the same subcategory, one of the category.
 
-        But for the official `random`, names come as often as their pictures: a subject asked for is then as often
+        In the mix and in `adversarial`, names come as often as their pictures: a subject asked for is then as often
         there as not, and the name alone does not give the answer away.
         """
         if negatives == "mixed":

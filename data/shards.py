@@ -81,11 +81,11 @@ def expand_shards(spec: Spec) -> list[Path]:
 
 
 def _expand_braces(pattern: str) -> list[str]:
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     try:
         return list(braceexpand(pattern))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise ValueError(f"the shard pattern {pattern} has unbalanced braces") from error
 
 

@@ -30,6 +30,7 @@ class SourceConfig:
     path: str = ""  # file of the conversations or texts
     weight: float = 1.0  # share of the documents, relative to the other sources
     caption_dropout: float = 0.0  # share of the drawings without a caption, for classifier-free guidance
+    balance: str = ""  # metadata keys such as "concept,style": a document per value, its image drawn among those with it
     caption_choice: str = "all"  # all: another phrasing each time; first: the canonical one
     name: str = ""  # in logs; the kind if empty
 
@@ -42,6 +43,8 @@ class SourceConfig:
             raise ValueError(f"caption_dropout={self.caption_dropout} of a {self.kind} source is not between 0 and 1")
         if self.caption_dropout and self.kind != "draw":
             raise ValueError(f"caption_dropout is for draw sources, not for {self.kind}: remove it")
+        if self.balance and self.kind not in ("caption", "draw"):
+            raise ValueError(f"balance is for caption and draw sources, not for {self.kind}: remove it")
         if self.weight < 0:
             raise ValueError(f"weight={self.weight} of a {self.kind} source is negative")
         if self.kind != "text" and not self.codes:
@@ -69,9 +72,16 @@ class CaptionSource:
     def __init__(self, config: SourceConfig, vocabulary: Vocabulary, store: CodeStore):
         self.name = config.name or config.kind
         self.config, self.vocabulary, self.store = config, vocabulary, store
+        self.groups = _groups(store, config.balance.split(",")) if config.balance else None
 
     def __len__(self) -> int:
-        return len(self.store)
+        return len(self.store if self.groups is None else self.groups)
+
+    def row(self, index: int, rng: np.random.Generator) -> int:
+        """The row of the store behind document `index`."""
+        if self.groups is None:
+            return index
+        return self.groups[index][rng.integers(len(self.groups[index]))]
 
     def caption(self, index: int, rng: np.random.Generator) -> str:
         captions = [caption for caption in self.store.captions(index) if caption.strip()]
@@ -80,18 +90,32 @@ class CaptionSource:
         return captions[0 if self.config.caption_choice == "first" else rng.integers(len(captions))]
 
     def document(self, index: int, rng: np.random.Generator) -> Document:
-        caption, key = self.caption(index, rng), self.store.key(index)
-        return caption_document(self.vocabulary, ImageRef(self.store, index), caption, key)
+        row = self.row(index, rng)
+        return caption_document(
+            self.vocabulary, ImageRef(self.store, row), self.caption(row, rng), self.store.key(row)
+        )
 
 
 class DrawSource(CaptionSource):
     """Captions and their images: generation."""
 
     def document(self, index: int, rng: np.random.Generator) -> Document:
-        caption: str | None = self.caption(index, rng)
+        row = self.row(index, rng)
+        caption: str | None = self.caption(row, rng)
         if rng.random() < self.config.caption_dropout:
             caption = None
-        return drawing_document(self.vocabulary, ImageRef(self.store, index), caption, self.store.key(index))
+        return drawing_document(self.vocabulary, ImageRef(self.store, row), caption, self.store.key(row))
+
+
+def _groups(store: CodeStore, keys: list[str]) -> list[list[int]]:
+    """The rows of each combination of values of the metadata `keys`, in order of first appearance."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row in range(len(store)):
+        metadata = store[row].metadata
+        if missing := [key for key in keys if key not in metadata]:
+            raise ValueError(f"balance: {store.key(row)!r} in {str(store.path)!r} has no {', '.join(missing)}")
+        groups.setdefault(tuple(metadata[key] for key in keys), []).append(row)
+    return list(groups.values())
 
 
 class ConversationSource:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
@@ -16,8 +17,10 @@ from mllm.generate import generate_images
 from mllm.pretrained import Unified
 
 
-def draw(caption: str, model_folder: str, out: str, sampling: SamplingConfig, num: int = 1, seed: int = 0, batch: int = 16) -> list[Path]:
-    """Draws `caption` `num` times, with seeds `seed`, `seed` + 1, …, into the folder `out`; returns the pictures' paths.
+def draw(
+    caption: str, model_folder: str, out: str, sampling: SamplingConfig, num: int = 1, seed: int = 0, batch: int = 16
+) -> list[Path]:
+    """Draws `caption` `num` times, with seeds `seed`, `seed` + 1, …, into the folder `out`; returns the paths.
 
     Beside them lies `sheet.png`, all of them together. A picture depends on its seed alone, not on `num` or `batch`.
     """
@@ -50,7 +53,7 @@ def draw_batch(unified: Unified, captions: list[str], sampling: SamplingConfig, 
 def _describe(caption: str, sampling: SamplingConfig, seed: int, model_folder: str) -> PngInfo:
     info = PngInfo()
     info.add_itxt("prompt", caption)
-    info.add_itxt("settings", json.dumps({"sampling": repr(sampling), "seed": seed, "model": model_folder}))
+    info.add_itxt("settings", json.dumps({**asdict(sampling), "seed": seed, "model": model_folder}))
     return info
 
 

@@ -1,4 +1,4 @@
-"""`dualtoken reconstruct`: pictures beside what is left of them after their pixel codes (paper Fig. 4, on any files)."""
+"""`dualtoken reconstruct`: pictures beside what is left of them after their pixel codes (paper Fig. 1, any files)."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def reconstruct(files: list[str], tokenizer_folder: str, out: str) -> list[Path]
     tokenizer = DualTokenizer.from_pretrained(tokenizer_folder)
     transform = ImageTransform(tokenizer.image_size)
     originals = {file: transform(load_image(file)) for file in files}
-    folder, paths = Path(out), []
+    folder, paths = Path(out), list[Path]()
     folder.mkdir(parents=True, exist_ok=True)
     for file, pixel_values in tqdm(originals.items(), desc="reconstruct", unit="image", disable=len(files) < 20):
         original = pixel_values.unsqueeze(0)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 IGNORE = -100
 
@@ -33,7 +34,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         chunk = max(MIN_CHUNK_ROWS, CHUNK_NUMBERS // weight.shape[1])
         for d in range(depth):
             # One depth's gradient is added up in float32: bfloat16 would lose the later chunks.
-            total = None if grad_weight is None else torch.zeros_like(weight[d], dtype=torch.float32)
+            sum_weight = None if grad_weight is None else torch.zeros_like(weight[d], dtype=torch.float32)
             for start in range(0, num_rows, chunk):
                 rows, target = states[start : start + chunk, d], targets[start : start + chunk, d]
                 counted = (target != IGNORE).unsqueeze(1)
@@ -41,24 +42,25 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 logits = rows @ weight[d].T
                 correct[d] += ((logits.argmax(dim=1, keepdim=True) == target) & counted).sum()
                 log_probs = torch.log_softmax(logits, dim=1, dtype=torch.float32)
-                del logits
                 loss[d] -= (log_probs.gather(1, target) * counted).sum()
-                if grad_states is None and grad_weight is None:
+                if not with_gradients:
                     continue
-                grad_logits = log_probs.exp_()  # d loss / d logits = softmax - one-hot
+                del logits
+                grad_logits = log_probs.exp_()  # in place: softmax - one-hot
                 grad_logits.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
                 grad_logits = grad_logits.to(states.dtype)
                 if grad_states is not None:
                     grad_states[start : start + chunk, d] = (grad_logits @ weight[d]) * counted
-                if total is not None:
-                    total += grad_logits.T @ (rows * counted)
-            if grad_weight is not None:
-                grad_weight[d] = total
+                if sum_weight is not None:
+                    sum_weight += grad_logits.T @ (rows * counted)
+            if grad_weight is not None and sum_weight is not None:
+                grad_weight[d] = sum_weight
         ctx.save_for_backward(grad_states, grad_weight)
         ctx.mark_non_differentiable(correct)
         return loss, correct
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_loss: Tensor, _) -> tuple[Tensor | None, Tensor | None, None, None]:
         grad_states, grad_weight = ctx.saved_tensors
         scale = grad_loss.view(-1, 1)
@@ -107,7 +109,9 @@ class TextClassifier(nn.Linear):
         classifier.weight = head.weight
         return classifier
 
-    def forward(self, states: Tensor, targets: Tensor | None = None) -> Tensor | CrossEntropy:
+    def forward(  # type: ignore[override]
+        self, states: Tensor, targets: Tensor | None = None
+    ) -> Tensor | CrossEntropy:
         """states: float[M, E] -> logits float[M, V], or with targets int64[M] their CrossEntropy (D = 1)."""
         if targets is None:
             return super().forward(states)

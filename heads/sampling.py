@@ -7,7 +7,8 @@ becomes does not depend on the images it is drawn with.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from heads.depth_transformer import DepthTransformer
 
 @dataclass(frozen=True)
 class BranchSampling:
-    """Settings of one codebook; None means the setting that both share."""
+    """What one codebook does differently; None is the setting of both."""
 
     cfg: float | None = None
     temperature: float | None = None
@@ -25,34 +26,42 @@ class BranchSampling:
     top_p: float | None = None
 
 
+class DrawSettings(NamedTuple):
+    """The settings that hold for one codebook."""
+
+    cfg: float
+    temperature: float
+    top_k: int
+    top_p: float
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How codes are drawn, in the order of the fields."""
+    """How codes are drawn: the first four fields in their order, then what a codebook does differently."""
 
     cfg: float = 3.0  # guidance scale: 0 ignores the caption, 1 is the plain model
     temperature: float = 1.0  # 0 takes the most probable code
     top_k: int = 0  # keep so many codes; 0 keeps all
     top_p: float = 1.0  # then keep the most probable ones that together reach this probability
-    pixel: BranchSampling = BranchSampling()
-    semantic: BranchSampling = BranchSampling()
+    pixel: BranchSampling = field(default_factory=BranchSampling)
+    semantic: BranchSampling = field(default_factory=BranchSampling)
 
     def __post_init__(self) -> None:
         for name in ("pixel", "semantic"):
-            setting, prefix = self.branch(name), "" if getattr(self, name) == BranchSampling() else f"{name}."
-            if not (math.isfinite(setting.cfg) and setting.cfg >= 0):
-                raise ValueError(f"{prefix}cfg={setting.cfg} must be a number from 0 up; 1 is no guidance.")
-            if not (math.isfinite(setting.temperature) and setting.temperature >= 0):
-                raise ValueError(f"{prefix}temperature={setting.temperature} must be a number from 0 up.")
-            if setting.top_k < 0:
-                raise ValueError(f"{prefix}top_k={setting.top_k} must be 0 (keep all) or more.")
-            if not 0 < setting.top_p <= 1:
-                raise ValueError(f"{prefix}top_p={setting.top_p} must be above 0 and at most 1.")
+            cfg, temperature, top_k, top_p = self.branch(name)
+            if not (math.isfinite(cfg) and cfg >= 0):
+                raise ValueError(f"cfg={cfg} for {name} codes must be a number from 0 up; 1 is no guidance.")
+            if not (math.isfinite(temperature) and temperature >= 0):
+                raise ValueError(f"temperature={temperature} for {name} codes must be a number from 0 up.")
+            if top_k < 0:
+                raise ValueError(f"top_k={top_k} for {name} codes must be at least 0, which keeps all.")
+            if not 0 < top_p <= 1:
+                raise ValueError(f"top_p={top_p} for {name} codes must be above 0 and at most 1.")
 
-    def branch(self, name: str) -> "SamplingConfig | BranchSampling":
-        """The settings of one codebook, none of them None."""
-        own = getattr(self, name)
-        chosen = {f.name: getattr(own, f.name) for f in fields(own)}
-        return BranchSampling(**{key: getattr(self, key) if value is None else value for key, value in chosen.items()})
+    def branch(self, name: str) -> DrawSettings:
+        """The settings of the `pixel` or of the `semantic` codes."""
+        own = asdict(getattr(self, name))
+        return DrawSettings(**{key: getattr(self, key) if value is None else value for key, value in own.items()})
 
     @property
     def guided(self) -> bool:
@@ -72,21 +81,21 @@ def guide(logits: Tensor, cfg: float) -> Tensor:
     return conditional if cfg == 1 else torch.lerp(unconditional, conditional, cfg)
 
 
-def draw(logits: Tensor, uniform: Tensor, setting: BranchSampling) -> Tensor:
+def draw(logits: Tensor, uniform: Tensor, settings: DrawSettings) -> Tensor:
     """One code per row: float[B, K] guided logits, float64[B] uniform numbers -> int64[B]."""
-    if setting.temperature == 0:
+    if settings.temperature == 0:
         return logits.argmax(dim=-1)
-    logits, order = logits.float() / setting.temperature, None
-    if 0 < setting.top_k < logits.shape[-1]:
-        logits, order = logits.topk(setting.top_k, dim=-1)
-    elif setting.top_p < 1:
+    logits, order = logits.float() / settings.temperature, None
+    if 0 < settings.top_k < logits.shape[-1]:
+        logits, order = logits.topk(settings.top_k, dim=-1)
+    elif settings.top_p < 1:
         logits, order = logits.sort(dim=-1, descending=True)
     # float64: a uniform number below 1 then never reaches past the last code that is possible.
     cumulative = logits.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
     total = cumulative[:, -1:]
-    if setting.top_p < 1:
+    if settings.top_p < 1:
         # A code is kept while those before it have not reached top_p: the mass kept ends with the first that does.
-        num_kept = (cumulative[:, :-1] < setting.top_p).sum(dim=-1, keepdim=True)
+        num_kept = (cumulative[:, :-1] < settings.top_p).sum(dim=-1, keepdim=True)
         total = cumulative.gather(1, num_kept)
     index = torch.searchsorted(cumulative, uniform.unsqueeze(1) * total, right=True)
     return (index if order is None else order.gather(1, index)).squeeze(1)
@@ -97,7 +106,7 @@ def sample_codes(
     hidden_states: Tensor,
     vectors_at: Callable[[Tensor, int], Tensor],
     uniform: Tensor,
-    setting: BranchSampling,
+    settings: DrawSettings,
 ) -> Tensor:
     """All D codes of one position, one depth after the other.
 
@@ -106,11 +115,12 @@ def sample_codes(
     """
     num_images, guided = len(uniform), len(hidden_states) > len(uniform)
     state, cache = head.start(hidden_states)
-    codes, code_sum = [], 0
+    codes = torch.empty(num_images, head.depth, dtype=torch.int64, device=hidden_states.device)
+    code_sum = torch.zeros((), device=hidden_states.device)
     for depth in range(head.depth):
         if depth:
-            code_sum = code_sum + vectors_at(codes[-1], depth - 1)
+            code_sum = code_sum + vectors_at(codes[:, depth - 1], depth - 1)
             state = head.step(code_sum.repeat(len(hidden_states) // num_images, 1), cache)
         logits = head.classifiers.logits(state, depth)
-        codes.append(draw(guide(logits, setting.cfg) if guided else logits, uniform[:, depth], setting))
-    return torch.stack(codes, dim=1)
+        codes[:, depth] = draw(guide(logits, settings.cfg) if guided else logits, uniform[:, depth], settings)
+    return codes

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from data.vocabulary import Vocabulary
-from mllm.decoding import CachedDecoder, evaluating, left_pad
+from mllm.decoding import CachedDecoder, inference, left_pad
 from mllm.model import UnifiedModel
 from tokenizer import DualCodes
 
@@ -17,9 +17,12 @@ def answer(
     codes: Sequence[DualCodes | None],
     max_new_tokens: int = 128,
 ) -> list[str]:
-    """One answer per question; codes: int64[N, D] per branch of the image it is about, or None."""
+    """One answer per question; codes: int64[N, D] per branch of the image it is about, or None.
+
+    An answer ends with its turn, after `max_new_tokens`, or where the LLM's context does.
+    """
     if len(questions) != len(codes):
-        raise ValueError(f"there are {len(questions)} questions but {len(codes)} images: give one image or None for each.")
+        raise ValueError(f"there are {len(questions)} questions but {len(codes)} images: give one or None for each.")
     if not questions:
         return []
     num_patches = model.visual.num_patches
@@ -27,7 +30,7 @@ def answer(
         vocabulary.answering_prompt(question, None if image is None else num_patches)
         for question, image in zip(questions, codes, strict=True)
     ]
-    with evaluating(model):
+    with inference(model):
         return [vocabulary.decode(ids) for ids in _greedy(model, vocabulary, prompts, codes, max_new_tokens)]
 
 
@@ -41,6 +44,8 @@ def _greedy(
     """The new ids of each row, up to its end of turn."""
     ends = torch.tensor([vocabulary.im_end, vocabulary.endoftext], device=model.device)
     ids, mask = left_pad(prompts, vocabulary.endoftext, model.device)
+    room = model.llm.config.max_position_embeddings - ids.shape[1]
+    max_new_tokens = min(max_new_tokens, max(room, 1))
     decoder = CachedDecoder(model, mask, max_new_tokens)
     embeddings = model.embed(ids, ids == vocabulary.image_pad, _stack(codes, model))
     running = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
@@ -63,5 +68,5 @@ def _stack(codes: Sequence[DualCodes | None], model: UnifiedModel) -> DualCodes:
     """The images that are there: int64[B, N, D] per branch."""
     images = [image for image in codes if image is not None]
     if not images:
-        return DualCodes(*torch.zeros(2, 0, model.visual.num_patches, model.visual.depth, dtype=torch.int64, device=model.device))
+        return DualCodes(*torch.zeros(2, 0, *model.visual.shape, dtype=torch.int64, device=model.device))
     return DualCodes(*(torch.stack(branch).to(model.device) for branch in zip(*images, strict=True)))

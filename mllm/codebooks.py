@@ -24,6 +24,9 @@ class FrozenCodebooks(nn.Module):
     them.
     """
 
+    pixel: Tensor
+    semantic: Tensor
+
     def __init__(self, codebooks: Codebooks) -> None:
         super().__init__()
         self.register_buffer("pixel", unit_scale(codebooks.pixel), persistent=False)

@@ -39,6 +39,11 @@ class VisualSpec:
     def num_patches(self) -> int:
         return self.grid[0] * self.grid[1]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D) of one image's codes in one codebook."""
+        return self.num_patches, self.depth
+
     @classmethod
     def of(cls, tokenizer: DualTokenizer) -> "VisualSpec":
         quantizer = tokenizer.config.pixel
@@ -65,8 +70,9 @@ class UnifiedConfig:
     llm: LLMConfig = field(default_factory=LLMConfig)
     heads: DepthHeadConfig = field(default_factory=DepthHeadConfig)
     visual_input: str = "both"  # which codes the LLM reads: both, pixel or semantic (the ablation of tables 2 and 4)
+    patch_positions: bool = False  # add learned row and column vectors to patches: small models from nothing gain by it
     loss_weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
         if self.visual_input not in VISUAL_INPUTS:
-            raise ValueError(f"visual_input={self.visual_input!r} is unknown: choose one of {', '.join(VISUAL_INPUTS)}.")
+            raise ValueError(f"visual_input={self.visual_input!r} is unknown: choose {', '.join(VISUAL_INPUTS)}.")

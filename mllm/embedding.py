@@ -12,13 +12,27 @@ from tokenizer import DualCodes
 
 
 class VisualEmbedding(nn.Module):
-    def __init__(self, visual_input: str, code_dim: int, hidden_size: int) -> None:
+    """Deviation: with a `grid`, a learned vector per row and per column of the image is added.
+
+    The paper leaves positions to the LLM's rotary embedding, in which a small model trained from nothing has to learn
+    first that a patch lies below the one `width` positions earlier.
+    """
+
+    def __init__(self, visual_input: str, code_dim: int, hidden_size: int, grid: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.branches = ("pixel", "semantic") if visual_input == "both" else (visual_input,)
         self.up = nn.Linear(len(self.branches) * code_dim, hidden_size)
         self.down = nn.Linear(hidden_size, hidden_size)
+        if grid is not None:
+            self.rows = nn.Parameter(0.02 * torch.randn(grid[0], 1, hidden_size))
+            self.columns = nn.Parameter(0.02 * torch.randn(1, grid[1], hidden_size))
+        self.has_positions = grid is not None
 
-    def forward(self, code_sums: DualCodes) -> Tensor:
-        """Summed code vectors float32[B, N, C] of each branch -> float[B, N, E]."""
+    def forward(self, code_sums: DualCodes, first: int = 0) -> Tensor:
+        """Summed code vectors float32[B, n, C] of each branch, of the patches from `first` on -> float[B, n, E]."""
         features = torch.cat([getattr(code_sums, branch) for branch in self.branches], dim=-1)
-        return self.down(F.gelu(self.up(features.to(self.up.weight.dtype))))
+        embeddings = self.down(F.gelu(self.up(features.to(self.up.weight.dtype))))
+        if not self.has_positions:
+            return embeddings
+        positions = (self.rows + self.columns).flatten(0, 1)
+        return embeddings + positions[first : first + embeddings.shape[1]]

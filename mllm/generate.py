@@ -4,12 +4,13 @@ Conditional and unconditional rows run side by side in one batch; no text logits
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from data.vocabulary import Vocabulary
 from heads.sampling import SamplingConfig, sample_codes, uniforms
-from mllm.decoding import CachedDecoder, evaluating, left_pad
+from mllm.decoding import CachedDecoder, inference, left_pad
 from mllm.model import UnifiedModel
 from tokenizer import DualCodes
 
@@ -36,7 +37,7 @@ def generate_images(
     prompts = [vocabulary.drawing_prompt(caption) for caption in captions]
     if sampling.guided:
         prompts += [vocabulary.drawing_prompt(None)] * len(captions)
-    with evaluating(model):
+    with inference(model):
         return _generate(model, prompts, vocabulary.endoftext, sampling, seeds, on_position)
 
 
@@ -48,7 +49,7 @@ def _generate(
     seeds: Sequence[int],
     on_position: OnPosition | None,
 ) -> DualCodes:
-    num_images, num_patches, depth = len(seeds), model.visual.num_patches, model.visual.depth
+    num_images, (num_patches, depth) = len(seeds), model.visual.shape
     codes = DualCodes(*torch.zeros(2, num_images, num_patches, depth, dtype=torch.int64, device=model.device))
     heads = {"pixel": model.pixel_head, "semantic": model.semantic_head}
     random = uniforms(seeds, num_patches, len(heads), depth).to(model.device)
@@ -61,7 +62,7 @@ def _generate(
             getattr(codes, branch)[:, position] = sample_codes(
                 head,
                 hidden_states,
-                lambda code, d, branch=branch: model.codebooks.vectors_at(branch, code, d),
+                partial(model.codebooks.vectors_at, branch),
                 random[:, position, i],
                 sampling.branch(branch),
             )
@@ -69,5 +70,5 @@ def _generate(
             on_position(position, codes)
         if position + 1 < num_patches:
             patch = DualCodes(*(branch[:, position : position + 1] for branch in codes))
-            embeddings = model.visual_embedding(model.codebooks.sums(patch)).repeat(len(prompts) // num_images, 1, 1)
+            embeddings = model.visual_embedding(model.codebooks.sums(patch), position).repeat(len(prompts) // num_images, 1, 1)
     return codes

@@ -44,7 +44,8 @@ class UnifiedModel(nn.Module):
         self.llm = build_llm(config.llm, vocab_size, dtype) if llm is None else llm
         self.codebooks = FrozenCodebooks(codebooks)
         hidden_size = self.llm.config.hidden_size
-        self.visual_embedding = VisualEmbedding(config.visual_input, visual.code_dim, hidden_size).to(dtype)
+        grid = visual.grid if config.patch_positions else None
+        self.visual_embedding = VisualEmbedding(config.visual_input, visual.code_dim, hidden_size, grid).to(dtype)
         sizes = (hidden_size, visual.code_dim, visual.depth, visual.codebook_size)
         self.pixel_head = DepthTransformer(config.heads, *sizes).to(dtype)
         self.semantic_head = DepthTransformer(config.heads, *sizes).to(dtype)
@@ -89,8 +90,8 @@ class UnifiedModel(nn.Module):
         shape = embeddings.shape
         if self.llm.config._attn_implementation.startswith("flash"):
             embeddings, position_ids = embeddings.flatten(0, 1).unsqueeze(0), position_ids.reshape(1, -1)
-        decoder = self.llm.get_decoder()
-        return decoder(inputs_embeds=embeddings, position_ids=position_ids, use_cache=False).last_hidden_state.view(shape)
+        output = self.llm.get_decoder()(inputs_embeds=embeddings, position_ids=position_ids, use_cache=False)
+        return output.last_hidden_state.view(shape)
 
     def _text_loss(self, hidden_states: Tensor, labels: Tensor) -> CrossEntropy:
         mask = labels != IGNORE

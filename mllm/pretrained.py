@@ -4,6 +4,8 @@
     model.safetensors    all weights but the codebooks, which the tokenizer holds
     vocabulary/          Hugging Face tokenizer files
     tokenizer/           DualTokenizer.save_pretrained
+
+Any later stage of training can start from it.
 """
 
 import json
@@ -54,9 +56,10 @@ def save_unified(
         "vocab_size": model.vocab_size,
         "llm": model.llm.config.to_diff_dict(),
     }
-    save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, folder / "model.safetensors")
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    save_file(weights, folder / "model.safetensors")
     vocabulary.save_pretrained(folder / "vocabulary")
-    tokenizer.save_pretrained(folder / "tokenizer")
+    tokenizer.save_pretrained(str(folder / "tokenizer"))
     (folder / "config.json").write_text(json.dumps(document, indent=2) + "\n")
 
 
@@ -67,18 +70,22 @@ def load_model(
     document = _read_config(folder)
     config, visual = _configs(document, folder)
     if codebooks is None:
-        codebooks = DualTokenizer.from_pretrained(folder / "tokenizer").codebooks()
+        codebooks = DualTokenizer.from_pretrained(str(folder / "tokenizer")).codebooks()
     llm_config = AutoConfig.for_model(**document["llm"])
     llm = llm_from_config(llm_config, resolve_attention(config.llm.attn_implementation), dtype)
     llm = prepare(llm, config.llm, document["vocab_size"])
     model = UnifiedModel(config, visual, document["vocab_size"], codebooks, dtype=dtype, llm=llm)
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no exported model: {path.name} is missing; export it again.")
     try:
-        missing, unexpected = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-    except (RuntimeError, SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / 'model.safetensors'} does not hold the weights of its config.json: {error}") from error
+        missing, unexpected = model.load_state_dict(load_file(path), strict=False)
+    except (RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} does not hold the weights that its config.json describes: {reason}") from error
     missing = [name for name in missing if not (name == TIED and llm_config.tie_word_embeddings)]
     if missing or unexpected:
-        raise ValueError(f"{folder / 'model.safetensors'} has missing weights {missing[:3]} and unknown ones {unexpected[:3]}.")
+        raise ValueError(f"{path} lacks weights {missing[:3]} or holds unknown ones {unexpected[:3]}: export it again.")
     return model.eval()
 
 
@@ -86,11 +93,11 @@ def load_unified(folder: str | Path, dtype: torch.dtype = torch.float32) -> Unif
     """Model, vocabulary and tokenizer of one folder, all in evaluation mode on the CPU."""
     folder = Path(folder)
     document = _read_config(folder)
-    tokenizer = DualTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer = DualTokenizer.from_pretrained(str(folder / "tokenizer"))
     expected = document["visual"]["tokenizer_id"]
     if tokenizer.tokenizer_id != expected:
         raise ValueError(
-            f"{folder / 'tokenizer'} is tokenizer {tokenizer.tokenizer_id}, but the model reads the codes of {expected}: "
+            f"{folder / 'tokenizer'} has id {tokenizer.tokenizer_id}, but the model reads the codes of {expected}: "
             "put back the tokenizer that the model was exported with."
         )
     model = load_model(folder, tokenizer.codebooks(), dtype)
@@ -100,7 +107,9 @@ def load_unified(folder: str | Path, dtype: torch.dtype = torch.float32) -> Unif
 def _read_config(folder: Path) -> dict:
     path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no exported model: {path.name} is missing. `dualtoken train` writes one to runs/NAME/export.")
+        raise FileNotFoundError(
+            f"{folder} is no exported model: {path.name} is missing. `dualtoken train` writes one to runs/NAME/export."
+        )
     try:
         document = json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -117,4 +126,4 @@ def _configs(document: dict, folder: Path) -> tuple[UnifiedConfig, VisualSpec]:
         visual = document["visual"] | {"grid": tuple(document["visual"]["grid"])}
         return UnifiedConfig(**config), VisualSpec(**visual)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / 'config.json'} is of another version ({error}): export the model again.") from error
+        raise ValueError(f"{folder / 'config.json'} is of another version ({error}): export it again.") from error

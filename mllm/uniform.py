@@ -3,8 +3,8 @@
 Under ZeRO-3 a module's forward and backward each gather its parameters by a collective of all ranks. A rank whose batch
 has no image, no generated patch or no supervised text would skip the projector, a head or the text classifier, and the
 others would wait for it for ever. The two functions here give such a batch one slice of zero weight instead, connected
-to the graph so that the backward pass runs through everything too. Nothing else in the model depends on what a batch
-holds.
+to the graph so that the backward pass runs through everything too. (One and not none: kernels written for CUDA need not
+accept empty tensors.) Nothing else in the model depends on what a batch holds.
 """
 
 import torch
@@ -19,7 +19,7 @@ def at_least_one_image(codes: DualCodes, visual: VisualSpec) -> DualCodes:
     """int64[B, N, D] per branch -> int64[max(B, 1), N, D]; the caller embeds all and places the first B."""
     if len(codes.pixel):
         return codes
-    nothing = torch.zeros(1, visual.num_patches, visual.depth, dtype=torch.int64, device=codes.pixel.device)
+    nothing = torch.zeros(1, *visual.shape, dtype=torch.int64, device=codes.pixel.device)
     return DualCodes(nothing, nothing)
 
 

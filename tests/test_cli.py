@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import dualtoken
-from train.commands import COMMANDS
+from dualtoken import COMMANDS
 
 ROOT = Path(dualtoken.__file__).parent
 
@@ -58,7 +58,9 @@ def test_overrides_stand_before_or_after_options(words):
     assert (args.config, args.overrides, args.nproc) == ("a.yaml", ["x=1", "y=2"], 2)
 
 
-@pytest.mark.parametrize("words", [["trian"], [], ["train"], ["train", "a.yaml", "--nprocs", "2"], ["chat"], ["report", "a", "b=1"]])
+@pytest.mark.parametrize(
+    "words", [["trian"], [], ["train"], ["train", "a.yaml", "--nprocs", "2"], ["chat"], ["report", "a", "b=1"]]
+)
 def test_wrong_words_exit_with_2(words, capsys):
     with pytest.raises(SystemExit) as stop:
         dualtoken.main(words)
@@ -118,7 +120,9 @@ def test_broken_image(tmp_path, capsys):
 
 def test_whole_process_says_one_sentence_and_debug_shows_the_traceback(tmp_path):
     quiet = run_cli("report", "nowhere", cwd=tmp_path)
-    assert (quiet.returncode, quiet.stdout) == (2, "") and quiet.stderr.startswith("dualtoken: error: run folder nowhere")
+    assert (quiet.returncode, quiet.stdout) == (2, "") and quiet.stderr.startswith(
+        "dualtoken: error: run folder nowhere"
+    )
     debug = run_cli("report", "nowhere", cwd=tmp_path, DUALTOKEN_DEBUG="1")
     assert debug.returncode == 1 and "Traceback" in debug.stderr and "FileNotFoundError" in debug.stderr
 

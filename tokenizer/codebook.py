@@ -99,6 +99,7 @@ def synchronise_statistics(counts: Tensor, sums: Tensor, replacements: Tensor) -
 @contextmanager
 def exact_matmul(device_type: str) -> Iterator[None]:
     """fp32 products without autocast or reduced-precision GEMMs: rounded distances would pick other codes."""
+    device_type = "cuda" if device_type == "cuda" else "cpu"  # the meta device has no autocast
     backend = torch.backends.cuda.matmul if device_type == "cuda" else torch.backends.mkldnn.matmul
     before, backend.fp32_precision = backend.fp32_precision, "ieee"
     try:

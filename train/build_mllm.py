@@ -23,16 +23,20 @@ def continue_from(folder: str, model: UnifiedConfig) -> Unified:
     unified = load_unified(folder)
     own = replace(unified.model.config, loss_weights=model.loss_weights)
     asked, stored = (
-        replace(c, llm=replace(c.llm, gradient_checkpointing=False), loss_weights=model.loss_weights) for c in (model, own)
+        replace(c, loss_weights=model.loss_weights, llm=replace(c.llm, gradient_checkpointing=False))
+        for c in (model, own)
     )
     if asked not in (stored, replace(UnifiedConfig(), loss_weights=model.loss_weights)):
         raise ValueError(
             f"model.* describes another model than init={folder}, which brings its own: remove all of model but "
             "model.loss_weights and model.llm.gradient_checkpointing"
         )
-    unified.model.config = own
-    if model.llm.gradient_checkpointing:
+    checkpointing = model.llm.gradient_checkpointing
+    unified.model.config = replace(own, llm=replace(own.llm, gradient_checkpointing=checkpointing))
+    if checkpointing:
         unified.model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        unified.model.llm.gradient_checkpointing_disable()
     return unified
 
 

@@ -1,4 +1,4 @@
-"""The commands of `dualtoken`: what each is for, its arguments, and the function behind it.
+"""The commands of `dualtoken`: the arguments of each, and the function behind it.
 
 Nothing heavy is imported before a command runs. Defaults name the folders of `make demo`, so that its model can be used
 at once.
@@ -60,7 +60,9 @@ def run_train(args: Namespace) -> None:
 
 def add_reconstruct(parser: ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="pictures in any common format")
-    parser.add_argument("--tokenizer", default=DEMO_TOKENIZER, metavar="DIR", help="folder of a tokenizer (%(default)s)")
+    parser.add_argument(
+        "--tokenizer", default=DEMO_TOKENIZER, metavar="DIR", help="folder of a tokenizer (%(default)s)"
+    )
     parser.add_argument("--out", default="runs/reconstructions", metavar="DIR", help="where to write (%(default)s)")
 
 
@@ -80,18 +82,22 @@ def add_generate(parser: ArgumentParser) -> None:
     parser.add_argument("--num", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
     parser.add_argument("--cfg", type=float, default=3.0, help="classifier-free guidance; 1 is none (%(default)s)")
     parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest codes (%(default)s)")
-    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw from the K likeliest codes; 0: all (%(default)s)")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="and from a share P of the probability (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next ones count up (%(default)s)")
+    parser.add_argument(
+        "--top-k", type=int, default=0, metavar="K", help="draw from the K likeliest codes; 0: all (%(default)s)"
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P", help="and from a share P of the probability (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the first picture; the next ones count up (%(default)s)"
+    )
     parser.add_argument("--out", default="runs/pictures", metavar="DIR", help="where to write (%(default)s)")
 
 
 def run_generate(args: Namespace) -> None:
     from eval.draw import draw
     from heads.sampling import SamplingConfig
-    from train.precision import set_matmul_precision
 
-    set_matmul_precision()
     sampling = SamplingConfig(cfg=args.cfg, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
     paths = draw(args.prompt, args.model, args.out, sampling, args.num, args.seed)
     print("\n".join(map(str, [*paths, paths[0].with_name("sheet.png")])))
@@ -101,14 +107,14 @@ def add_chat(parser: ArgumentParser) -> None:
     parser.add_argument("question", help='what to ask, such as "What is this?"')
     parser.add_argument("--image", metavar="FILE", help="the picture that the question is about")
     add_model(parser)
-    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="length of the answer (%(default)s)")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=128, metavar="N", help="length of the answer (%(default)s)"
+    )
 
 
 def run_chat(args: Namespace) -> None:
     from eval.chat import ask
-    from train.precision import set_matmul_precision
 
-    set_matmul_precision()
     print(ask(args.question, args.image, args.model, args.max_new_tokens))
 
 
@@ -116,11 +122,16 @@ def add_evaluate(parser: ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--benchmarks", required=True, metavar="DIR", help="official folders, one per split")
     parser.add_argument("--split", required=True, help="the split, a folder of DIR, such as unseen_style")
-    parser.add_argument("--tasks", default="vqav2,mme,pope,mmbench", metavar="NAMES", help="separated by commas (%(default)s)")
+    parser.add_argument(
+        "--tasks", default="vqav2,mme,pope,mmbench", metavar="NAMES", help="separated by commas (%(default)s)"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write submissions and scores")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="questions at a time (%(default)s)")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="length of an answer (the protocol's)")
     parser.add_argument("--limit", type=int, metavar="N", help="about so many questions of each benchmark (all)")
-    parser.add_argument("--blind", action="store_true", help="ask a second time with a grey image, to see what guessing reaches")
+    parser.add_argument(
+        "--blind", action="store_true", help="ask a second time with a grey image, to see what guessing reaches"
+    )
 
 
 def run_evaluate(args: Namespace) -> None:
@@ -129,11 +140,12 @@ def run_evaluate(args: Namespace) -> None:
     from eval.score import format_table
     from train.precision import set_matmul_precision
 
-    set_matmul_precision()
     tasks = [name.strip() for name in args.tasks.split(",") if name.strip()]
     open_benchmarks(args.benchmarks, args.split, tasks)  # a wrong folder is known before the model is read
     unified = load(args.model)
-    result = evaluate(unified, args.benchmarks, args.split, args.out, tasks, args.batch_size, args.limit, args.blind)
+    set_matmul_precision()  # fast; `generate` has exact products, so that a picture depends on its seed alone
+    options = {name: getattr(args, name) for name in ("batch_size", "limit", "blind", "max_new_tokens")}
+    result = evaluate(unified, args.benchmarks, args.split, args.out, tasks, **options)
     lines = [
         (f"{name} {row} {task['headline']}", f"{task[row][task['headline']]:.4g}")
         for name, task in result["tasks"].items()
@@ -165,116 +177,18 @@ def run_report(args: Namespace) -> None:
     print(f"written to {write_report(args.run)}")
 
 
+def add_info(parser: ArgumentParser) -> None:
+    parser.add_argument("config", metavar="PATH", help="a YAML file, or the folder of an exported model")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces a value of the YAML file")
+
+
+def run_info(args: Namespace) -> None:
+    from train.info import describe
+
+    print(describe(args.config, args.overrides), end="")
+
+
 def run_pipeline(args: Namespace) -> None:
     from train.pipeline import load_pipeline, run_pipeline
 
     run_pipeline(load_pipeline(args.config, args.overrides))
-
-
-COMMANDS = {
-    "train-tower": stage(
-        "train.train_tower",
-        "TrainTowerConfig",
-        "Train a small SigLIP on pictures and captions, where no pretrained one is at hand.",
-        reads="shards of captioned pictures",
-        writes="OUT/export, a SigLIP folder like the hub's; checkpoints, log.jsonl",
-        example="dualtoken train-tower configs/tiny/tower.yaml",
-    ),
-    "train-tokenizer": stage(
-        "train.train_tokenizer",
-        "TrainTokenizerConfig",
-        "Train the tokenizer: two codebooks, projections and decoder on a SigLIP tower.",
-        reads="shards of pictures, a SigLIP folder or hub id",
-        writes="OUT/export, the tokenizer; checkpoints, log.jsonl, sheets of reconstructions",
-        example="dualtoken train-tokenizer configs/tiny/tokenizer.yaml loop.steps=500",
-    ),
-    "eval-tokenizer": stage(
-        "train.evaluate_tokenizer",
-        "EvaluateTokenizerConfig",
-        "Measure a tokenizer: PSNR, SSIM, codebook usage, zero-shot accuracy, retrieval.",
-        reads="a tokenizer, the SigLIP folder it grew from, shards of pictures",
-        writes="OUT/result.json and a sheet of reconstructions",
-        example="dualtoken eval-tokenizer configs/tiny/tokenizer_eval.yaml",
-    ),
-    "reconstruct": Command(
-        "Show pictures beside what is left of them after their codes.",
-        add_reconstruct,
-        run_reconstruct,
-        reads="picture files, a tokenizer",
-        writes="one side-by-side PNG per file",
-        example="dualtoken reconstruct cat.jpg dog.png --out runs/reconstructions",
-    ),
-    "pretokenize": stage(
-        "train.pretokenize",
-        "PretokenizeConfig",
-        "Turn pictures into codes once, before training reads them many times.",
-        reads="shards of captioned pictures, a tokenizer",
-        writes="OUT, a code store that names the tokenizer it belongs to",
-        example="dualtoken pretokenize configs/tiny/pretokenize.yaml",
-    ),
-    "train": Command(
-        "Train the unified model, a stage at a time (align, pretrain, instruct), under DeepSpeed.",
-        add_train,
-        run_train,
-        reads="code stores of `pretokenize`, conversations, the model of the stage before",
-        writes="OUT/export, a folder that `generate`, `chat` and `evaluate` read; checkpoints, log.jsonl, samples",
-        example="dualtoken train configs/tiny/pretrain.yaml --nproc 2\n"
-        "         on many machines: torchrun --nnodes 4 --nproc_per_node 8 … -m train.train_mllm configs/full/pretrain.yaml",
-    ),
-    "generate": Command(
-        "Draw pictures from a caption.",
-        add_generate,
-        run_generate,
-        reads="a unified model",
-        writes="OUT/*.png, each with its prompt and settings in its metadata, and OUT/sheet.png",
-        example='dualtoken generate "a red apple, 3d style" --cfg 3 --num 8 --out runs/apples',
-    ),
-    "chat": Command(
-        "Ask one question, about a picture or not.",
-        add_chat,
-        run_chat,
-        reads="a unified model, a picture file",
-        writes="the answer on the terminal",
-        example='dualtoken chat --image apple.png "What is this?"',
-    ),
-    "eval-generation": stage(
-        "train.evaluate_generation",
-        "EvaluateGenerationConfig",
-        "Measure drawn pictures: does the tower find their caption, and the style asked for?",
-        reads="a unified model, a SigLIP folder, shards whose captions are the prompts",
-        writes="OUT/result.json and a sheet of pictures for each guidance",
-        example="dualtoken eval-generation configs/tiny/generation.yaml",
-    ),
-    "evaluate": Command(
-        "Run benchmarks: questions, answers, official submission files, scores.",
-        add_evaluate,
-        run_evaluate,
-        reads="a unified model, benchmarks in their official formats",
-        writes="OUT: submissions, scores.json with chance and ceiling, examples right and wrong",
-        example="dualtoken evaluate --benchmarks runs/demo/benchmarks --split unseen_style --out runs/demo/eval/unseen_style",
-    ),
-    "score": Command(
-        "Score official submission files alone, without a model.",
-        add_score,
-        run_score,
-        reads="the benchmark's own files and a submission",
-        writes="a table on the terminal; every figure to --json OUT",
-        example="dualtoken score vqav2 --questions Q.json --annotations A.json --results R.json --json scores.json",
-    ),
-    "report": Command(
-        "Write the page that shows a run: curves, pictures, answers, scores, times.",
-        add_report,
-        run_report,
-        reads="a run folder, of one stage or of a pipeline",
-        writes="RUN/report.html, self-contained, and RUN/metrics.json",
-        example="dualtoken report runs/demo",
-    ),
-    "run": Command(
-        "Run a pipeline: several of these commands one after the other, resumable.",
-        add_config,
-        run_pipeline,
-        reads="a YAML file that lists stages and their commands",
-        writes="what the stages write, and OUT/stages.json with their times",
-        example="dualtoken run configs/tiny/demo.yaml",
-    ),
-}

@@ -141,6 +141,8 @@ class Engine:
     ):
         self.config, self.world, self.groups = config, world, groups
         self._backwards = 0  # micro-batches of the step so far
+        self._clipping = optimizer.gradient_clipping
+        self._is_plain = config.zero_stage == 0 and config.precision == "fp32"  # no optimizer of DeepSpeed's own
         _init_deepspeed(world)
         if config.zero_stage == 3:
             # Layers are gathered whole: one collective each instead of one per matrix.
@@ -153,7 +155,7 @@ class Engine:
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=model,
             optimizer=adamw,
-            config=deepspeed_config(config, rows_per_batch, world.size, optimizer.gradient_clipping),
+            config=deepspeed_config(config, rows_per_batch, world.size, 0.0 if self._is_plain else self._clipping),
             dist_init_required=False,
         )
         self._engine.checkpoint_engine = _SafeCheckpointEngine(self._engine._config)
@@ -193,18 +195,15 @@ class Engine:
         self._backwards = 0
         for group, param_group in zip(self.groups, self._optimizer.param_groups, strict=True):
             param_group["lr"] = group.learning_rate * lr_multiplier
-        if self.config.zero_stage == 0 and self.config.precision == "fp32":
-            return self._step_replicated()
+        if self._is_plain:
+            # Clipped here, because DeepSpeed would neither report the norm nor skip a step that is not finite.
+            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self._clipping or math.inf))
+            if not math.isfinite(norm):
+                self._engine.zero_grad()  # on all ranks alike; AdamW passes over parameters without a gradient
+            self._engine.step()
+            return norm
         self._engine.step()  # ZeRO checks the norm itself and skips, on all ranks alike
         return float(self._engine.get_global_grad_norm())
-
-    def _step_replicated(self) -> float:
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm):
-            self._engine.zero_grad()  # gradients are equal on all ranks, and AdamW passes over what has none
-        self._engine.step()
-        return norm
 
     @contextmanager
     def gathered(self) -> Iterator[nn.Module]:

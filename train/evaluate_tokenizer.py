@@ -53,7 +53,7 @@ def main(config: EvaluateTokenizerConfig) -> None:
         "zero_shot": zero_shot(judge, config, images, joined["quantized"], joined["tower"]),
         "retrieval": retrieval(judge, images, joined["quantized"], joined["tower"]),
     }
-    run.save_image("reconstructions", reconstruction_sheet(tokenizer, next(images.in_order(32)).pixel_values))
+    run.save_image("reconstructions", reconstruction_sheet(tokenizer, images.spread(32).pixel_values))
     run.finish(result)
     print_result(result, Path(config.out))
 

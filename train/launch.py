@@ -28,8 +28,8 @@ def leave_sentence(sentence: str) -> None:
 def launch(module: str, arguments: list[str], num_processes: int) -> None:
     """Runs `python -m module arguments…` in `num_processes` processes until all are done.
 
-    Raises ValueError with the sentence of the first that met a user's mistake, SystemExit after any other failure, whose
-    traceback stands above.
+    Raises ValueError with the sentence of the first that met a user's mistake, SystemExit after any other failure,
+    whose traceback stands above.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

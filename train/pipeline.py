@@ -87,7 +87,9 @@ def run_pipeline(config: PipelineConfig) -> list[StageRecord]:
             )
         print(f"{title}: done in {_duration(record.seconds)}, {record.peak_memory_gb:.1f} GB at most", flush=True)
     total, peak = sum(record.seconds for record in records), max(record.peak_memory_gb for record in records)
-    print(f"\nAll {len(records)} stages are done: {_duration(total)} in all, {peak:.1f} GB of memory at most.", flush=True)
+    print(
+        f"\nAll {len(records)} stages are done: {_duration(total)} in all, {peak:.1f} GB of memory at most.", flush=True
+    )
     return records
 
 

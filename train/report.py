@@ -1,4 +1,4 @@
-"""`dualtoken report RUN`: RUN/metrics.json with every figure, and RUN/report.html, one self-contained page that shows it.
+"""`dualtoken report RUN`: RUN/metrics.json with every figure, and RUN/report.html, a self-contained page of them.
 
 The page needs neither scripts nor network: pictures are data URIs, curves are inline SVG, the style is inside. It reads
 what the stages left (train/report_data.py) and computes nothing that they did not measure.
@@ -18,7 +18,13 @@ from train.run import write_atomically
 
 # Headline figures: name, key with underscores, its format, its unit, and the figures that it must be seen beside.
 TILES = (
-    ("Reconstruction of unseen concepts", "reconstruction_psnr", "{:.1f}", "dB", {"reconstruction_ssim": "SSIM {reconstruction_ssim:.3f}"}),
+    (
+        "Reconstruction of unseen concepts",
+        "reconstruction_psnr",
+        "{:.1f}",
+        "dB",
+        {"reconstruction_ssim": "SSIM {reconstruction_ssim:.3f}"},
+    ),
     (
         "Pixel codebook in use",
         "codebook_usage_pixel",
@@ -67,7 +73,7 @@ TILES = (
         "{:.0%}",
         "right",
         {
-            "yes_no_unseen_style_chance": "chance {yes_no_unseen_style_chance:.0%}",
+            "yes_no_unseen_style_constant_answer": "constant answer {yes_no_unseen_style_constant_answer:.0%}",
             "yes_no_unseen_concept_accuracy": "unseen concepts {yes_no_unseen_concept_accuracy:.0%}",
         },
     ),

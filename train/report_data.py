@@ -1,6 +1,7 @@
 """What a run folder holds, gathered for the report: stages, pictures, scores, times, and the metrics file made of them.
 
-Every figure is read from a file that a stage wrote; what is not there stays absent, and the page says which command would
+Every figure is read from a file that a stage wrote; what is not there stays absent, and the page says which command
+would
 make it.
 """
 
@@ -51,17 +52,23 @@ class RunData:
 
 
 def read_run(folder: str | Path) -> RunData:
-    """Reads a pipeline's folder, or the folder of a single stage. Raises FileNotFoundError, or ValueError if it is neither."""
+    """Reads a pipeline's folder, or a single stage's. Raises FileNotFoundError, or ValueError if it is neither."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"run folder {folder} does not exist; `dualtoken run` and every training command make one")
+        raise FileNotFoundError(
+            f"run folder {folder} does not exist; `dualtoken run` and every training command make one"
+        )
     if (folder / "config.yaml").exists():
         return RunData(folder, {folder.name: _read_stage(folder)}, {}, {}, is_pipeline=False)
     stages = {name: _read_stage(folder / name) for name in STAGES if (folder / name).is_dir()}
-    evaluations = {path.parent.name: _read_evaluation(path.parent) for path in sorted(folder.glob("eval/*/scores.json"))}
+    evaluations = {
+        path.parent.name: _read_evaluation(path.parent) for path in sorted(folder.glob("eval/*/scores.json"))
+    }
     times = _read_json(folder / "stages.json") or {}
     if not (stages or evaluations or times):
-        raise ValueError(f"{folder} holds no run: neither a config.yaml, nor stages.json, nor any of {', '.join(STAGES)}")
+        raise ValueError(
+            f"{folder} holds no run: neither a config.yaml, nor stages.json, nor any of {', '.join(STAGES)}"
+        )
     return RunData(folder, stages, evaluations, times, is_pipeline=True)
 
 
@@ -71,19 +78,24 @@ def collect_metrics(run: RunData) -> dict[str, Any]:
         return next(iter(run.stages.values())).result
     last_trained = [stage for stage in ("pretrain", "instruct") if run.result(stage, "ntp")]
     yes_no = {
-        f"{split}_{name}": evaluation.scores[f"yes_no_{name}"]
+        f"{split}_{name}": evaluation.scores[key]
         for split, evaluation in run.evaluations.items()
-        for name in ("accuracy", "chance")
-        if evaluation.scores.get(f"yes_no_{name}") is not None
+        for name, key in (("accuracy", "yes_no_accuracy"), ("constant_answer", "yes_no_chance"))
+        if evaluation.scores.get(key) is not None
     }
     metrics = {
-        **{name: run.result("tokenizer-eval", name) for name in ("reconstruction", "codebook_usage", "codebook_perplexity")},
+        **{
+            name: run.result("tokenizer-eval", name)
+            for name in ("reconstruction", "codebook_usage", "codebook_perplexity")
+        },
         **{name: run.result("tokenizer-eval", name) for name in ("zero_shot", "retrieval")},
         "ntp": run.result(last_trained[-1], "ntp") if last_trained else None,
         "generation": run.stages["generation"].result if "generation" in run.stages else None,
         "yes_no": yes_no,
         "scores": {split: evaluation.scores["tasks"] for split, evaluation in run.evaluations.items()},
-        "parameters": {name: stage.result["parameters"] for name, stage in run.stages.items() if "parameters" in stage.result},
+        "parameters": {
+            name: stage.result["parameters"] for name, stage in run.stages.items() if "parameters" in stage.result
+        },
         "seconds": _seconds(run),
         "peak_memory_gb": run.times.get("peak_memory_gb"),
         "machine": run.times.get("machine"),

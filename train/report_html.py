@@ -1,4 +1,4 @@
-"""The few HTML elements of the report; everything that is shown passes through `escape` here, and nothing is linked in."""
+"""The few HTML elements of the report; everything shown passes through `escape` here, and nothing is linked in."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def bar(share: float) -> Html:
 
 
 def picture(path: Path, caption: str) -> str:
-    return f'<figure><img src="{data_uri(path)}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+    text = escape(caption)
+    return f'<figure><img src="{data_uri(path)}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
 
 def chart(title: str, svg: str) -> str:

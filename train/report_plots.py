@@ -1,7 +1,7 @@
 """Curves of a run as inline SVG, drawn by matplotlib and coloured by the page's style sheet.
 
-matplotlib writes literal colours; here each is a placeholder that becomes a CSS variable afterwards, so that one drawing
-serves the light and the dark page. Text stays text: it takes the page's font and can be searched.
+matplotlib writes literal colours; here each is a placeholder that becomes a CSS variable afterwards, so that one
+drawing serves the light and the dark page. Text stays text: it takes the page's font and can be searched.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import matplotlib
 
 matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402  (after the backend, which must not need a display)
+import matplotlib.pyplot as plt
 
 _INK, _GRID = "#010101", "#020202"
 _NUM_COLORS = 8  # --series-0 … --series-7 and --depth-0 … --depth-7 in the style sheet
@@ -27,8 +27,10 @@ class Curve:
     values: list[float]
 
 
-def draw_curves(curves: list[Curve], *, ordered: bool = False, log_scale: bool = False, lines: dict[str, float] | None = None) -> str:
-    """One chart. `ordered`: the curves are depths, coloured from light to dark; `lines`: dashed levels to compare with."""
+def draw_curves(
+    curves: list[Curve], *, ordered: bool = False, log_scale: bool = False, lines: dict[str, float] | None = None
+) -> str:
+    """One chart. `ordered`: the curves are depths, in shades of one colour; `lines`: dashed levels to compare with."""
     style = {"svg.fonttype": "none", "svg.hashsalt": curves[0].label, "font.family": "sans-serif", "font.size": 9}
     with matplotlib.rc_context(style):
         figure, axes = plt.subplots(figsize=(4.9, 2.7), layout="constrained")

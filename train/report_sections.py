@@ -10,7 +10,10 @@ from train.report_data import HELD_OUT, Evaluation, RunData, StageData
 from train.report_html import Section
 
 GUIDANCE = {"cfg1": "Guidance 1: the model alone", "cfg3": "Guidance 3: towards the caption"}
-CEILINGS = {"reconstruction": "Ceiling: the true images through the tokenizer", "original": "The true images themselves"}
+CEILINGS = {
+    "reconstruction": "Ceiling: the true images through the tokenizer",
+    "original": "The true images themselves",
+}
 BENCHMARKS = {
     "vqav2": ("VQAv2", "accuracy", "{:.1f}"),
     "mme": ("MME", "perception points", "{:.0f}"),
@@ -23,12 +26,14 @@ def drawing(run: RunData) -> Section:
     stage = run.stages.get("generation")
     body = ""
     if stage is None or not stage.pictures:
-        body += html.missing("No pictures have been drawn yet.", "dualtoken eval-generation configs/tiny/generation.yaml")
+        body += html.missing(
+            "No pictures have been drawn yet.", "dualtoken eval-generation configs/tiny/generation.yaml"
+        )
     else:
         for path in stage.pictures:
             body += html.picture(path, GUIDANCE.get(path.stem, path.stem.replace("-", " ").replace("_", " ")))
         body += _generation_table(stage.result)
-    lead = "Images that the model drew from these captions; the tower, which knows text and image, then tells how well they fit."
+    lead = "Images that the model drew from these captions; the tower, which knows both, then tells how well they fit."
     return Section("drawing", "Drawn from text", lead, body)
 
 
@@ -38,7 +43,12 @@ def answering(run: RunData) -> Section:
         evaluation = run.evaluations.get(split)
         body += f"<h3>{_split_title(split)}</h3>"
         body += _answers(evaluation) if evaluation and evaluation.examples else _no_scores(split, "No answers")
-    return Section("answering", "Answers about images", "As many wrong ones as right ones, whatever the accuracy; pictures were not trained on.", body)
+    return Section(
+        "answering",
+        "Answers about images",
+        "Some right and some wrong of each benchmark, whatever the accuracy; no picture was trained on.",
+        body,
+    )
 
 
 def scores(run: RunData) -> Section:
@@ -58,7 +68,7 @@ def scores(run: RunData) -> Section:
         if evaluation.scores.get("partial"):
             body += f'<p class="muted">Only {evaluation.scores["limit"]} questions of each benchmark were asked.</p>'
     lead = (
-        "Official formats and scorers. Chance is a uniform random choice; constant, the best single answer given to everything; "
+        "Official formats and rules. Chance is a uniform choice; constant, the best single answer to everything; "
         "ceiling, the reference answers themselves through the same scorer."
     )
     return Section("scores", "Scores", lead, body)
@@ -67,7 +77,9 @@ def scores(run: RunData) -> Section:
 def tokenizer(run: RunData) -> Section:
     evaluation, training, body = run.stages.get("tokenizer-eval"), run.stages.get("tokenizer"), ""
     if evaluation is None or not evaluation.result:
-        body += html.missing("The tokenizer has not been measured.", "dualtoken eval-tokenizer configs/tiny/tokenizer_eval.yaml")
+        body += html.missing(
+            "The tokenizer has not been measured.", "dualtoken eval-tokenizer configs/tiny/tokenizer_eval.yaml"
+        )
     else:
         for path in evaluation.pictures:
             body += html.picture(path, "Held-out images above, their reconstructions from pixel codes below.")
@@ -77,8 +89,10 @@ def tokenizer(run: RunData) -> Section:
     else:
         body += "<h3>Training</h3>" + stage_charts(training.log)
         if training.pictures:
-            body += html.picture(training.pictures[-1], f"The same held-out images in training, at {training.pictures[-1].stem}.")
-    lead = "Images to two sets of codes and back: what is left of the picture in pixel codes, and of its meaning in semantic codes."
+            body += html.picture(
+                training.pictures[-1], f"The same held-out images in training, at {training.pictures[-1].stem}."
+            )
+    lead = "What is left of a picture in its pixel codes, and of its meaning in its semantic codes."
     return Section("tokenizer", "Tokenizer", lead, body)
 
 
@@ -88,14 +102,21 @@ def language_model(run: RunData) -> Section:
         stage = run.stages.get(name)
         body += f"<h3>{name.capitalize()}</h3>"
         if stage is None or not stage.log:
-            body += html.missing(f"The stage {name} has not run.", f"dualtoken train configs/tiny/{name}.yaml --nproc 2")
+            body += html.missing(
+                f"The stage {name} has not run.", f"dualtoken train configs/tiny/{name}.yaml --nproc 2"
+            )
             continue
         ntp = stage.result.get("ntp") or {}
         if ntp:
-            rows = [(part, *(_number(ntp[part].get(key), "{:.3f}") for key in ("loss", "unigram", "ratio_to_unigram"))) for part in ntp]
+            rows = [
+                (part, *(_number(ntp[part].get(key), "{:.3f}") for key in ("loss", "unigram", "ratio_to_unigram")))
+                for part in ntp
+            ]
             body += html.table(("held-out loss, nats per token or code", "model", "unigram", "ratio"), rows, strong=1)
         body += stage_charts(stage.log, ntp)
-    lead = "Next-token prediction over text and both codebooks. The unigram, the best guess that sees no context, is what to compare with."
+    lead = (
+        "Next-token prediction over text and both codebooks, beside the unigram, the best guess that sees no context."
+    )
     return Section("model", "Unified model", lead, body)
 
 
@@ -105,7 +126,9 @@ def tower(run: RunData) -> Section:
         body = html.missing("No tower was trained in this run.", "dualtoken train-tower configs/tiny/tower.yaml")
     else:
         body = _figures(stage) + stage_charts(stage.log)
-    return Section("tower", "Vision tower", "The SigLIP that the tokenizer grows from, and that judges drawn images.", body)
+    return Section(
+        "tower", "Vision tower", "The SigLIP that the tokenizer grows from, and that judges drawn images.", body
+    )
 
 
 def single_stage(run: RunData) -> Section:
@@ -119,11 +142,14 @@ def single_stage(run: RunData) -> Section:
 def times(run: RunData, metrics: dict[str, Any]) -> Section:
     seconds = {name: value for name, value in metrics.get("seconds", {}).items() if name != "total"}
     if not seconds:
-        return Section("times", "Time", "", html.missing("No stage has finished.", "dualtoken run configs/tiny/demo.yaml"))
+        return Section(
+            "times", "Time", "", html.missing("No stage has finished.", "dualtoken run configs/tiny/demo.yaml")
+        )
     memory = {stage["name"]: stage["peak_memory_gb"] for stage in run.times.get("stages", [])}
     longest = max(seconds.values()) or 1.0
     rows = [
-        (name, html.bar(value / longest), duration(value), _number(memory.get(name), "{:.1f} GB")) for name, value in seconds.items()
+        (name, html.bar(value / longest), duration(value), _number(memory.get(name), "{:.1f} GB"))
+        for name, value in seconds.items()
     ]
     total, peak = metrics["seconds"]["total"], metrics.get("peak_memory_gb")
     rows.append(("total", html.Html("<i></i>"), duration(total), _number(peak, "{:.1f} GB")))
@@ -133,9 +159,16 @@ def times(run: RunData, metrics: dict[str, Any]) -> Section:
 
 
 def configs(run: RunData) -> Section:
-    body = "".join(html.details(f"{name}/config.yaml", stage.config) for name, stage in run.stages.items() if stage.config)
+    body = "".join(
+        html.details(f"{name}/config.yaml", stage.config) for name, stage in run.stages.items() if stage.config
+    )
     body += html.details("metrics.json beside this page holds every figure", "jq . " + str(run.folder / "metrics.json"))
-    return Section("configs", "Configuration", "As resolved from defaults, file and command line; each can be given to its command again.", body)
+    return Section(
+        "configs",
+        "Configuration",
+        "As resolved from defaults, file and command line; each can be given to its command again.",
+        body,
+    )
 
 
 def duration(seconds: float) -> str:
@@ -144,10 +177,20 @@ def duration(seconds: float) -> str:
 
 
 def _generation_table(result: dict[str, Any]) -> str:
-    columns = {"retrieval_at_1": "caption retrieved, R@1", "retrieval_over_chance": "× chance", "style_accuracy": "style as asked"}
+    columns = {
+        "retrieval_at_1": "caption retrieved, R@1",
+        "retrieval_over_chance": "× chance",
+        "style_accuracy": "style as asked",
+    }
     drawn = {name: GUIDANCE.get(name, name) for name in result if name.startswith("cfg")}
     rows = [
-        (label, *(_number(result[name].get(key), "{:.1f}" if key == "retrieval_over_chance" else "{:.3f}") for key in columns))
+        (
+            label,
+            *(
+                _number(result[name].get(key), "{:.1f}" if key == "retrieval_over_chance" else "{:.3f}")
+                for key in columns
+            ),
+        )
         for name, label in ({"chance": "Chance"} | drawn | CEILINGS).items()
         if name in result
     ]
@@ -163,7 +206,9 @@ def _tokenizer_tables(result: dict[str, Any]) -> str:
         rows.append((f"{name} codebook: perplexity", _number(perplexity.get(name), "{:.0f}")))
     body = html.table(("picture and codes, held-out concepts", ""), rows)
     quantized, ceiling = retrieval.get("quantized", {}), retrieval.get("tower", {})
-    meaning = [("zero-shot accuracy", *(_number(zero_shot.get(key), "{:.3f}") for key in ("quantized", "tower", "chance")))]
+    meaning = [
+        ("zero-shot accuracy", *(_number(zero_shot.get(key), "{:.3f}") for key in ("quantized", "tower", "chance")))
+    ]
     for key in quantized:
         name = f"retrieval R@1, {key.replace('_', ' ')}"
         meaning.append((name, _number(quantized[key], "{:.3f}"), _number(ceiling.get(key), "{:.3f}"), "–"))
@@ -202,12 +247,14 @@ def _score_row(name: str, task: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _yes_no_row(scores: dict[str, Any]) -> tuple[str, ...]:
-    figures = (_number(scores[f"yes_no_{name}"], "{:.3f}") for name in ("accuracy", "chance"))
-    return ("All yes/no", "accuracy", f"{scores['num_yes_no_questions']:,}", *figures, "–", "–", "1.000")
+    model, constant = (_number(scores[name], "{:.3f}") for name in ("yes_no_accuracy", "yes_no_chance"))
+    return ("All yes/no", "accuracy", f"{scores['num_yes_no_questions']:,}", model, "0.500", constant, "–", "1.000")
 
 
 def _no_scores(split: str, what: str) -> str:
-    return html.missing(f"{what} for this split yet.", f"dualtoken evaluate --split {split} --benchmarks DIR --out RUN/eval/{split}")
+    return html.missing(
+        f"{what} for this split yet.", f"dualtoken evaluate --split {split} --benchmarks DIR --out RUN/eval/{split}"
+    )
 
 
 def _splits(run: RunData) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from train.checkpoint import latest_checkpoint
+from train.config import load_config
 
 # Where and how often things are written or looked at, and how long the run is.
 HARMLESS = ("out", "tracking", "loop.steps", "loop.log_every", "loop.checkpoint_every", "validation", "samples")
@@ -16,7 +17,8 @@ def refuse_changed_config(folder: str | Path, config: Any, harmless: tuple[str, 
     saved = Path(folder) / "config.yaml"
     if not saved.exists() or latest_checkpoint(Path(folder) / "checkpoints") is None:
         return
-    old, new = (_flatten(OmegaConf.to_container(c)) for c in (OmegaConf.load(saved), OmegaConf.structured(config)))
+    before = load_config(type(config), saved)  # keys that are newer than the file take their defaults
+    old, new = (_flatten(OmegaConf.to_container(OmegaConf.structured(c))) for c in (before, config))
     changes = [
         f"{key}: {old.get(key)} → {new.get(key)}"
         for key in dict.fromkeys([*old, *new])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from data.image_batches import ImageBatches, ImageDataConfig, ImageSet
+from data.image_batches import ImageDataConfig, ImageSet, open_batches
 from data.images import ImageTransform
 from eval.sheets import reconstruction_sheet
 from tokenizer import DualTokenizer, TokenizerConfig, TokenizerOutput
@@ -24,7 +24,7 @@ class TrainTokenizerConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     data: ImageDataConfig = field(default_factory=ImageDataConfig)
-    validation: str = "assets/emoji/unseen_concept-*.tar.gz"  # the first images are drawn every `sample_every` steps
+    validation: str = "assets/emoji/unseen_concept-*.tar.gz"  # some are reconstructed every `sample_every` steps
     sample_every: int = 200
     loop: LoopConfig = field(default_factory=LoopConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(betas=[0.5, 0.9], weight_decay=1e-4))
@@ -41,8 +41,8 @@ def main(config: TrainTokenizerConfig) -> None:
     objective = TokenizerLoss(config.loss, reference, config.tokenizer.semantic_layer)
     run = Run(config.out, config, config.tracking)
     transform = ImageTransform(model.image_size)
-    batches = ImageBatches(ImageSet(config.data.shards, transform), config.data.batch_size, config.data.seed)
-    samples = next(ImageSet(config.validation, transform).in_order(16)).pixel_values
+    batches = open_batches(config.data, transform)
+    samples = ImageSet(config.validation, transform).spread(16).pixel_values
     optimizer = build_adamw(model.parameters(), config.optimizer)
     loop = Loop(run, config.loop, config.schedule, {"model": model, "optimizer": optimizer, "data": batches}, "tokenizer")
     for step in loop:

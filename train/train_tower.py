@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, SiglipTokenizer
 
-from data.image_batches import ImageBatches, ImageDataConfig, ImageSet
+from data.image_batches import ImageDataConfig, ImageSet, PermutedBatches
 from data.images import ImageTransform
 from eval.judge import Judge, encode_texts
 from eval.zero_shot import retrieval_at_1
@@ -62,7 +62,7 @@ def main(config: TrainTowerConfig) -> None:
     torch.manual_seed(config.loop.seed)
     run = Run(config.out, config, config.tracking)
     images = ImageSet(config.data.shards, ImageTransform(config.image_size))
-    batches = ImageBatches(images, config.data.batch_size, config.data.seed)
+    batches = PermutedBatches(images, config.data.batch_size, config.data.seed)
     tokenizer = train_text_tokenizer([c for m in images.metadata for c in m["captions"]], config)
     model = build_siglip(config, len(tokenizer))
     optimizer = build_adamw(model.parameters(), config.optimizer)

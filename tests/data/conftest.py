@@ -38,7 +38,7 @@ def make_store(tmp_path: Path) -> Callable[..., CodeStore]:
                 pixel, semantic = rng.integers(8, size=(2, facts["num_patches"], facts["depth"]))
                 words = ["red", "apple", "hand"] * (1 + i % 3)
                 texts = captions if captions is not None else [" ".join(words), f"{' '.join(words)} {i}"]
-                writer.add(f"{name}-{i}", pixel, semantic, texts, {"number": i})
+                writer.add(f"{name}-{i}", pixel, semantic, texts, {"number": i, "group": "first" if i == 0 else "rest"})
         return CodeStore.open(tmp_path / name)
 
     return make

@@ -29,6 +29,18 @@ def test_caption_choice(vocabulary, make_store):
     assert every.document(2, rng(7)).input_ids.tolist() == every.document(2, rng(7)).input_ids.tolist()
 
 
+def test_balance_gives_every_value_one_document_and_every_image_a_chance(vocabulary, make_store):
+    path = str(make_store(num_samples=4).path)
+    draw = source(vocabulary, kind="draw", codes=path, balance="group")
+    assert len(draw) == 2
+    rows = [{draw.document(index, rng(i)).images[0].index for i in range(40)} for index in range(2)]
+    assert rows == [{0}, {1, 2, 3}]
+    with pytest.raises(ValueError, match="'codes-0' in .* has no concept"):
+        source(vocabulary, kind="caption", codes=path, balance="group,concept")
+    with pytest.raises(ValueError, match="balance is for caption and draw sources"):
+        SourceConfig(kind="text", path="x", balance="group")
+
+
 def test_dropped_captions(vocabulary, make_store):
     path = str(make_store(captions=["red apple"]).path)
     draw = source(vocabulary, kind="draw", codes=path, caption_dropout=0.3)

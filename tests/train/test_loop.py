@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.image_batches import ImageBatches, ImageSet
+from data.image_batches import ImageSet, PermutedBatches
 from train.loop import Loop, LoopConfig
 from train.optimizer import OptimizerConfig, build_adamw, optimise
 from train.run import Run, read_log
@@ -24,7 +24,7 @@ def train(folder, kill_after: int | None = None, steps: int = 9) -> dict[str, to
     torch.manual_seed(123)
     model = torch.nn.Linear(48, 2)
     optimizer = build_adamw(model.parameters(), OptimizerConfig(learning_rate=0.1))
-    batches = ImageBatches(Pictures(), batch_size=2, seed=7)
+    batches = PermutedBatches(Pictures(), batch_size=2, seed=7)
     run = Run(folder, LoopConfig())
     config = LoopConfig(steps=steps, log_every=1, checkpoint_every=2)
     loop = Loop(run, config, ScheduleConfig(), {"model": model, "optimizer": optimizer, "data": batches}, "test")
@@ -52,7 +52,7 @@ def test_a_killed_run_ends_bit_identical(tmp_path, kill_after):
 
 
 def test_the_order_is_a_permutation_of_each_epoch():
-    batches = ImageBatches(Pictures(), batch_size=2, seed=7)
+    batches = PermutedBatches(Pictures(), batch_size=2, seed=7)
     keys = [m["key"] for _ in range(2) for m in next(batches).metadata]
     assert len(set(keys)) == 4
     state = batches.state_dict()

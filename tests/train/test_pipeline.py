@@ -55,9 +55,8 @@ def test_a_changed_stage_and_all_after_it_run_again(write, tmp_path):
 
 
 def test_a_failure_stops_and_the_same_command_continues(write, tmp_path):
-    fails_once = (
-        "python -c \"import os, sys; seen = os.path.exists('${out}/seen'); open('${out}/seen', 'w'); sys.exit(0 if seen else 3)\""
-    )
+    mark = "import os, sys; seen = os.path.exists('${out}/seen'); open('${out}/seen', 'w'); sys.exit(0 if seen else 3)"
+    fails_once = f'python -c "{mark}"'
     path = write(("one", append("a")), ("two", fails_once), ("three", append("c")))
     with pytest.raises(ValueError, match="stage 'two' failed with exit code 3"):
         run_pipeline(load_pipeline(path))

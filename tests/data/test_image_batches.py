@@ -1,0 +1,59 @@
+"""Batches of images: every epoch a permutation, every state exact, in memory and streamed alike."""
+
+import json
+import tarfile
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from data.image_batches import ImageDataConfig, ImageSet, open_batches
+from data.images import ImageTransform
+
+NUM_IMAGES = 7
+
+
+@pytest.fixture
+def shards(tmp_path) -> str:
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"s-{shard}.tar", "w") as tar:
+            for i in range(shard, NUM_IMAGES, 2):
+                picture = BytesIO()
+                Image.new("RGB", (8, 8), (30 * i, 0, 0)).save(picture, "png")
+                for ending, content in (("png", picture.getvalue()), ("json", json.dumps({"caption": f"picture {i}"}).encode())):
+                    member = tarfile.TarInfo(f"{i}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, BytesIO(content))
+    return str(tmp_path / "s-*.tar")
+
+
+def keys(batches, num: int) -> list[str]:
+    return [m["key"] for _ in range(num) for m in next(batches).metadata]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_epochs_are_permutations_and_states_exact(shards, in_memory):
+    config = ImageDataConfig(shards=shards, batch_size=2, seed=3, in_memory=in_memory)
+    batches = open_batches(config, ImageTransform(4))
+    for _ in range(2):
+        assert len(set(keys(batches, 3))) == 6  # one of seven is left over
+    assert keys(batches, 1) and batches.state_dict() != {"epoch": 0, "position": 0}
+    state = dict(batches.state_dict())
+    upcoming = keys(batches, 7)
+    other = open_batches(config, ImageTransform(4))
+    other.load_state_dict(state)
+    assert keys(other, 7) == upcoming
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_batch_larger_than_the_data_is_refused(shards, in_memory):
+    config = ImageDataConfig(shards=shards, batch_size=8, in_memory=in_memory)
+    with pytest.raises(ValueError, match="batch"):
+        next(open_batches(config, ImageTransform(4)))
+
+
+def test_pixels_survive_the_eight_bits(shards):
+    images = ImageSet(shards, ImageTransform(4))
+    batch = images.spread(NUM_IMAGES)
+    reds = {m["key"]: pixels[0, 0, 0].item() for pixels, m in zip(*batch, strict=True)}
+    assert all(abs(reds[str(i)] - (30 * i / 127.5 - 1)) < 0.005 for i in range(NUM_IMAGES))

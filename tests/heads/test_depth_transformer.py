@@ -1,0 +1,94 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from heads.config import DepthHeadConfig
+from heads.depth_transformer import DepthTransformer
+
+M, D, K, C, E = 5, 3, 8, 4, 24
+CONFIG = DepthHeadConfig(num_layers=3, width=16, num_heads=2, mlp_width=32)
+
+
+@pytest.fixture
+def head() -> DepthTransformer:
+    torch.manual_seed(0)
+    return DepthTransformer(CONFIG, input_width=E, code_dim=C, depth=D, codebook_size=K)
+
+
+@pytest.fixture
+def hidden_states():
+    return torch.randn(M, E, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def code_embeddings():
+    return torch.randn(M, D, C, generator=torch.Generator().manual_seed(2))
+
+
+def naive_state(head: DepthTransformer, hidden_state, code_embeddings, depth: int):
+    """Eq. 5 for one position and one depth (from 1), everything recomputed: loops over heads, no mask, no batch."""
+
+    def rms_norm(x, weight):
+        return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+    inputs = [head.hidden_projection.weight @ hidden_state]
+    for d in range(2, depth + 1):
+        inputs.append(head.code_projection.weight @ sum(code_embeddings[: d - 1]))
+    x = torch.stack(inputs) + head.depth_positions[:depth]
+    size = CONFIG.width // CONFIG.num_heads
+    for block in head.blocks:
+        query, key, value = (rms_norm(x, block.attention_norm.weight) @ block.qkv.weight.T).split(CONFIG.width, dim=1)
+        attended = torch.zeros_like(x)
+        for i in range(CONFIG.num_heads):
+            part = slice(i * size, (i + 1) * size)
+            for d in range(depth):
+                weights = (key[: d + 1, part] @ query[d, part] / size**0.5).softmax(0)
+                attended[d, part] = weights @ value[: d + 1, part]
+        x = x + attended @ block.out.weight.T
+        x = x + F.gelu(rms_norm(x, block.mlp_norm.weight) @ block.up.weight.T) @ block.down.weight.T
+    return rms_norm(x[-1], head.norm.weight)
+
+
+def test_equals_naive_recomputation_of_each_depth(head, hidden_states, code_embeddings):
+    with torch.no_grad():
+        states = head(hidden_states, code_embeddings)
+        for m in range(M):
+            for d in range(D):
+                expected = naive_state(head, hidden_states[m], code_embeddings[m], d + 1)
+                torch.testing.assert_close(states[m, d], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_steps_with_the_cache_equal_teacher_forcing(head, hidden_states, code_embeddings):
+    with torch.no_grad():
+        state, cache = head.start(hidden_states)
+        states = [state]
+        for d in range(1, D):
+            states.append(head.step(code_embeddings[:, :d].sum(dim=1), cache))
+        torch.testing.assert_close(torch.stack(states, dim=1), head(hidden_states, code_embeddings))
+
+
+@pytest.mark.parametrize("changed", range(D))
+def test_a_state_depends_on_the_codes_before_it_only(head, hidden_states, code_embeddings, changed):
+    with torch.no_grad():
+        before = head(hidden_states, code_embeddings)
+        code_embeddings[:, changed] += 1
+        difference = (head(hidden_states, code_embeddings) - before).abs().amax(dim=(0, 2))
+    assert not difference[: changed + 1].any()
+    assert (difference[changed + 1 :] > 1e-4).all()
+
+
+def test_every_parameter_gets_a_gradient(head, hidden_states, code_embeddings):
+    head.classifiers(head(hidden_states, code_embeddings), torch.zeros(M, D, dtype=torch.int64)).loss.sum().backward()
+    assert [name for name, parameter in head.named_parameters() if not parameter.grad.any()] == []
+
+
+def test_depth_of_one_code(hidden_states, code_embeddings):
+    head = DepthTransformer(CONFIG, input_width=E, code_dim=C, depth=1, codebook_size=K)
+    assert head(hidden_states, code_embeddings[:, :1]).shape == (M, 1, CONFIG.width)
+
+
+def test_impossible_sizes_are_refused():
+    with pytest.raises(ValueError, match="multiple of num_heads=3"):
+        DepthHeadConfig(width=16, num_heads=3)
+    with pytest.raises(ValueError, match="at least 1"):
+        DepthHeadConfig(num_layers=0)

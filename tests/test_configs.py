@@ -1,0 +1,68 @@
+"""Every shipped YAML resolves to its stage; the full ones build at the paper's sizes on the meta device."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mllm.config import VisualSpec
+from mllm.model import UnifiedModel
+from tokenizer import Codebooks, DualTokenizer
+from tokenizer.tower import VisionTower
+from train.config import load_config
+from train.info import resolve
+from train.train_mllm import TrainMllmConfig
+from train.train_tokenizer import TrainTokenizerConfig
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SO400M = dict(
+    hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, image_size=384, patch_size=14
+)
+QWEN_3B = dict(V=151936, E=2048)
+
+
+def millions(module: torch.nn.Module) -> float:
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_yaml_resolves_to_its_stage_and_names_its_command(path):
+    command, _ = resolve(str(path), [])
+    head = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    module = {"train": "train.train_mllm"}.get(command, f"dualtoken {command}")
+    assert f"dualtoken {command}" in head or module in head, f"the comment of {path} does not say how to run it"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> DualTokenizer:
+    config = load_config(TrainTokenizerConfig, CONFIGS / "full/tokenizer.yaml").tokenizer
+    with torch.device("meta"):
+        return DualTokenizer(config, VisionTower(SO400M))
+
+
+def test_the_full_tokenizer_has_the_papers_sizes(tokenizer):
+    with torch.device("meta"):
+        output = tokenizer.eval()(torch.empty(2, 3, 384, 384))
+    assert tokenizer.grid == (27, 27)
+    assert output.codes.pixel.shape == output.codes.semantic.shape == (2, 729, 8)
+    assert output.reconstruction.shape == (2, 3, 384, 384)
+    assert tokenizer.codebooks().pixel.shape == (1, 16384, 32)
+    assert millions(tokenizer.tower) == pytest.approx(428, abs=1)
+
+
+@pytest.mark.parametrize("name", ["align", "pretrain", "instruct"])
+def test_the_full_unified_model_has_the_papers_sizes(tokenizer, name):
+    config = load_config(TrainMllmConfig, CONFIGS / f"full/{name}.yaml")
+    align = load_config(TrainMllmConfig, CONFIGS / "full/align.yaml")
+    sizes = align.model if config.init else config.model  # later stages bring the model of the first
+    assert sizes.llm.path == "Qwen/Qwen2.5-3B"  # whose sizes are LLMConfig's defaults
+    quantizer = tokenizer.config.pixel
+    spec = VisualSpec(tokenizer.grid, quantizer.depth, quantizer.codebook_size, quantizer.code_dim, "meta")
+    with torch.device("meta"):
+        books = Codebooks(*(torch.empty(1, quantizer.codebook_size, quantizer.code_dim) for _ in range(2)))
+        model = UnifiedModel(replace(sizes, llm=replace(sizes.llm, path=None)), spec, QWEN_3B["V"], books)
+    assert millions(model.llm) == pytest.approx(3086, abs=2)
+    assert model.pixel_head.classifiers.weight.shape == (8, 16384, sizes.heads.width)
+    assert len(model.pixel_head.blocks) == 3
+    assert config.data.context_length > 729 + 100

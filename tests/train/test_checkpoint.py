@@ -1,0 +1,97 @@
+"""Checkpoints are whole or absent, read back exactly, and run no code."""
+
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from train import checkpoint
+from train.checkpoint import (
+    latest_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    restore_rng,
+    save_checkpoint,
+    save_rng,
+)
+
+
+def test_state_reads_back_exactly(tmp_path: Path):
+    state = {"weights": torch.randn(3, 4), "step": 7, "nested": {"names": ["a", "b"], "rate": 1e-3, "none": None}}
+    saved = save_checkpoint(tmp_path, 7, state)
+    loaded = load_checkpoint(latest_checkpoint(tmp_path))
+    assert saved.name == "step-000007"
+    assert torch.equal(loaded.pop("weights"), state.pop("weights"))
+    assert loaded == state
+
+
+def test_the_newest_are_kept_in_the_order_of_their_steps(tmp_path: Path):
+    for step in (5, 999_999, 1_000_000, 1_000_010):
+        save_checkpoint(tmp_path, step, {"step": step}, keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-1000000", "step-1000010"]
+    assert load_checkpoint(latest_checkpoint(tmp_path)) == {"step": 1_000_010}
+
+
+def test_what_a_kill_left_behind_is_not_seen_and_does_not_disturb(tmp_path: Path, monkeypatch):
+    save_checkpoint(tmp_path, 1, {"step": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "commit_checkpoint", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            save_checkpoint(tmp_path, 2, {"step": 2})
+    assert (tmp_path / "step-000002.partial" / "state.pt").exists()
+    assert load_checkpoint(latest_checkpoint(tmp_path)) == {"step": 1}
+    save_checkpoint(tmp_path, 2, {"step": 2, "again": True})
+    assert load_checkpoint(latest_checkpoint(tmp_path)) == {"step": 2, "again": True}
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch):
+    save_checkpoint(tmp_path, 1, {"step": 1})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="previous checkpoint is untouched"):
+        save_checkpoint(tmp_path, 2, {"step": 2})
+    assert load_checkpoint(latest_checkpoint(tmp_path)) == {"step": 1}
+
+
+def test_a_step_that_is_saved_again_replaces_itself(tmp_path: Path):
+    save_checkpoint(tmp_path, 3, {"value": 1})
+    save_checkpoint(tmp_path, 3, {"value": 2})
+    assert load_checkpoint(tmp_path / "step-000003") == {"value": 2}
+
+
+class Harmful:
+    def __reduce__(self):
+        return (print, ("code from a file ran",))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, capsys):
+    folder = tmp_path / "step-000001"
+    folder.mkdir()
+    torch.save({"state": Harmful()}, folder / "state.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(folder)
+    assert capsys.readouterr().out == ""
+
+
+def test_no_checkpoint_is_none_and_a_foreign_folder_an_error(tmp_path: Path):
+    assert latest_checkpoint(tmp_path / "missing") is None
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+def test_random_generators_continue_where_they_were(tmp_path: Path):
+    def draw() -> tuple:
+        return torch.rand(2).tolist(), np.random.rand(), np.random.randn(), random.random(), random.gauss(0, 1)
+
+    draw()  # leaves a cached second normal number in numpy's and Python's generators
+    save_checkpoint(tmp_path, 1, {"rng": save_rng()})
+    expected = draw()
+    draw()
+    restore_rng(load_checkpoint(latest_checkpoint(tmp_path))["rng"])
+    assert draw() == expected

@@ -1,0 +1,331 @@
+"""Two ranks under DeepSpeed against one process of plain autograd; saving, skipping, freezing, gathering."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from data.batch import Batch
+from data.loader import Loader
+from data.packing import collate
+from data.sources import SourceConfig, open_sources
+from data.vocabulary import Vocabulary
+from heads.sampling import SamplingConfig
+from mllm.generate import generate_images
+from mllm.loss import loss
+from mllm.pretrained import Unified
+from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
+from train.build_mllm import begin, training_texts
+from train.checkpoint import latest_checkpoint
+from train.distributed import World, init_world
+from train.engine import Engine, EngineConfig, deepspeed_config
+from train.meter import LossMeter
+from train.parameters import group_parameters
+from train.precision import set_matmul_precision
+
+WHOLE = 1_000_000  # more than any parameter has: ZeRO-3 keeps all of them resident
+ENGINES = {
+    "zero 3": EngineConfig(zero_stage=3, persistence_threshold=0, accumulation=2),
+    "zero 3, resident": EngineConfig(zero_stage=3, persistence_threshold=WHOLE, accumulation=2),
+    "zero 2": EngineConfig(zero_stage=2, accumulation=2),
+    "zero 1": EngineConfig(zero_stage=1, accumulation=2),
+    "zero 0": EngineConfig(zero_stage=0, accumulation=2),
+}
+RESUMABLE = ("zero 3", "zero 1", "zero 0")
+
+
+class Setting:
+    """Model, data and engine of one rank, all from seeds."""
+
+    def __init__(self, folder: Path, engine: EngineConfig, world: World, checkpointing: bool = False, **changes: Any):
+        config = tiny_config(folder, **changes)
+        llm = replace(config.model.llm, gradient_checkpointing=checkpointing)
+        vocabulary = Vocabulary.from_pretrained(folder / "vocabulary")
+        self.unified = begin(replace(config.model, llm=llm), str(config.tokenizer), vocabulary, 0, engine, world)
+        self.partitioned_at_birth = all(hasattr(p, "ds_id") for p in self.unified.model.llm.parameters())
+        groups = group_parameters(self.unified.model, config.trainable, config.optimizer)
+        self.engine = Engine(engine, world, self.unified.model, groups, config.optimizer, config.data.rows_per_batch)
+        self.loader = Loader(config.data, vocabulary, None, world.rank, world.size, engine.accumulation)
+        self.steps = iter(self.loader)
+        self.meter = LossMeter(world, self.unified.model.config.loss_weights)
+
+    def backward(self, batches: list[Batch], num_targets: int, factor: float = 1.0) -> None:
+        for batch in batches:
+            sums = self.engine(batch)
+            self.engine.backward(loss(sums, self.meter.weights, num_targets) * factor)
+            self.meter.add(sums)
+
+    def step(self, factor: float = 1.0) -> float:
+        step = next(self.steps)
+        self.backward(step.micro_batches, step.num_targets, factor)
+        return self.engine.step()
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    from deepspeed.utils import safe_get_full_grad
+
+    grads = {name: safe_get_full_grad(parameter) for name, parameter in model.named_parameters()}
+    return {name: grad.clone() for name, grad in grads.items() if grad is not None}
+
+
+def uneven_batches(folder: Path, vocabulary: Vocabulary) -> list[Batch]:
+    """One batch of images to draw, one of text alone."""
+    text, rng = folder / "lines.txt", np.random.default_rng(0)
+    drawings, lines = open_sources(
+        [SourceConfig("draw", codes=str(folder / "codes")), SourceConfig("text", path=str(text))], vocabulary
+    )
+    rows = [[drawings.document(i, rng) for i in (0, 1)], [lines.document(i, rng) for i in (0, 1, 2)]]
+    return [collate([row], 96, vocabulary.endoftext, num_patches=4, depth=3) for row in rows]
+
+
+def two_ranks(folder: Path) -> None:
+    """Everything that needs two processes, in one start; the main rank writes what it saw."""
+    set_matmul_precision("fp32")
+    world = init_world()
+    seen: dict[str, Any] = {}
+    for name, engine in ENGINES.items():
+        seen[name] = compare_to_one_process(folder, engine, world)
+    seen["checkpointed"] = compare_to_one_process(folder, ENGINES["zero 3"], world, checkpointing=True)
+    for name in RESUMABLE:
+        seen[f"{name} resumed"] = save_and_resume(folder, name, world)
+        seen[f"{name} skipped"] = skip_a_step(folder, ENGINES[name], world)
+    seen["uneven"] = uneven(folder, world)
+    seen["frozen"] = freeze(folder, world)
+    seen["gathered"] = gather(folder, world)
+    seen["partitioned"] = load_partitioned(folder, world)
+    seen["bf16"] = half_precision(folder, world)
+    if world.is_main:
+        torch.save(seen, folder / "seen.pt")
+
+
+def compare_to_one_process(folder: Path, config: EngineConfig, world: World, checkpointing: bool = False) -> dict:
+    setting = Setting(folder, config, world, checkpointing)
+    step = next(setting.steps)
+    setting.backward(step.micro_batches, step.num_targets)
+    grads = gradients(setting.engine.model)
+    norm = setting.engine.step()
+    return {"gradients": grads, "norm": norm, "means": setting.meter.means(), "weights": setting.engine.state_dict()}
+
+
+def save_and_resume(folder: Path, name: str, world: World) -> dict:
+    first, checkpoints = Setting(folder, ENGINES[name], world), folder / name.replace(" ", "-")
+    first.step()
+    first.step()
+    first.engine.save(checkpoints, 2, {"loader": first.loader.state_dict()})
+    expected_noise = torch.rand(3)
+    first.step()
+    second = Setting(folder, ENGINES[name], world)
+    state = second.engine.load(latest_checkpoint(checkpoints))
+    second.loader.load_state_dict(state["loader"])
+    second.steps = iter(second.loader)
+    same_noise = torch.equal(torch.rand(3), expected_noise)
+    second.step()
+    return {"uninterrupted": first.engine.state_dict(), "resumed": second.engine.state_dict(), "noise": same_noise}
+
+
+def skip_a_step(folder: Path, config: EngineConfig, world: World) -> dict:
+    setting = Setting(folder, config, world)
+    setting.step()
+    before = setting.engine.state_dict()
+    norm = setting.step(factor=math.nan if world.rank == 1 else 1.0)
+    after = setting.engine.state_dict()
+    return {"norms": world.gather(norm), "before": before, "after": after, "next": setting.step()}
+
+
+def uneven(folder: Path, world: World) -> dict[str, Tensor]:
+    setting = Setting(folder, replace(ENGINES["zero 3"], accumulation=1), world)
+    batches = uneven_batches(folder, setting.unified.vocabulary)
+    setting.backward([batches[world.rank]], sum(batch.num_targets for batch in batches))
+    grads = gradients(setting.engine.model)
+    setting.engine.step()
+    setting.backward([batches[1]], 2 * batches[1].num_targets)  # no image on any rank
+    assert math.isfinite(setting.engine.step())
+    return grads
+
+
+def freeze(folder: Path, world: World) -> dict:
+    setting = Setting(folder, ENGINES["zero 3"], world, trainable=["projector", "heads"])
+    before = setting.engine.state_dict()
+    setting.step()
+    return {"before": before, "after": setting.engine.state_dict(), "rates": setting.engine.learning_rates}
+
+
+def gather(folder: Path, world: World) -> dict:
+    """Drawing between two steps, under partitioned weights."""
+    plain, drawing = (Setting(folder, ENGINES["zero 3"], world) for _ in range(2))
+    plain.step()
+    drawing.step()
+    with drawing.engine.gathered() as model:
+        codes = generate_images(model, drawing.unified.vocabulary, ["a red apple"], SamplingConfig(), [0])
+    plain.step()
+    drawing.step()
+    return {"plain": plain.engine.state_dict(), "drawing": drawing.engine.state_dict(), "codes": codes.pixel}
+
+
+def load_partitioned(folder: Path, world: World) -> dict:
+    heads = tiny_document(folder)["model"]["heads"]
+    setting = Setting(folder, ENGINES["zero 3"], world, model={"llm": {"path": str(folder / "llm")}, "heads": heads})
+    weights = setting.engine.state_dict()
+    return {"weights": weights, "partitioned": setting.partitioned_at_birth, "norm": setting.step()}
+
+
+def half_precision(folder: Path, world: World) -> dict:
+    setting = Setting(folder, replace(ENGINES["zero 3"], precision="bf16"), world)
+    norm = setting.step()
+    model = setting.engine.model
+    return {"norm": norm, "codebooks": model.codebooks.pixel.dtype, "weights": model.llm.lm_head.weight.dtype}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engine")
+    make_world(folder)
+    (folder / "lines.txt").write_text("an apple a day\nkeeps the doctor away\nif thrown hard enough\n")
+    Vocabulary.train(training_texts(tiny_config(folder).data.sources), 400).save_pretrained(folder / "vocabulary")
+    llm = Qwen2Config(
+        vocab_size=400, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(5)
+    Qwen2ForCausalLM(llm).save_pretrained(folder / "llm")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> dict[str, Any]:
+    run_ranks(two_ranks, 2, folder)
+    return torch.load(folder / "seen.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def one_process(folder: Path) -> Iterator[dict[str, Any]]:
+    """The same global batch in one piece, without DeepSpeed."""
+    precision = torch.backends.mkldnn.matmul.fp32_precision
+    set_matmul_precision("fp32")
+    unified, config = reference(folder), tiny_config(folder)
+    data = replace(config.data, rows_per_batch=4 * config.data.rows_per_batch)
+    step = next(iter(Loader(data, unified.vocabulary)))
+    sums = unified.model(step.micro_batches[0])
+    total = loss(sums, unified.model.config.loss_weights, step.num_targets)
+    total.backward()
+    yield {"loss": total.item(), "gradients": {n: p.grad for n, p in unified.model.named_parameters()}}
+    torch.backends.mkldnn.matmul.fp32_precision = precision
+
+
+def reference(folder: Path) -> Unified:
+    config, vocabulary = tiny_config(folder), Vocabulary.from_pretrained(folder / "vocabulary")
+    world = World(0, 1, 0, 1, torch.device("cpu"))
+    return begin(config.model, str(config.tokenizer), vocabulary, 0, EngineConfig(), world)
+
+
+def assert_same_gradients(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    scale = max(grad.abs().max() for grad in expected.values())
+    for name, grad in expected.items():
+        torch.testing.assert_close(actual[name], grad, rtol=1e-5, atol=1e-5 * scale.item(), msg=name)
+
+
+def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    assert [name for name in actual if not torch.equal(actual[name], expected[name])] == []
+
+
+@pytest.mark.parametrize("name", [*ENGINES, "checkpointed"])
+def test_two_ranks_with_two_micro_batches_have_the_gradient_of_one_large_batch(name, seen, one_process):
+    assert_same_gradients(seen[name]["gradients"], one_process["gradients"])
+    assert seen[name]["means"]["loss"] == pytest.approx(one_process["loss"], rel=1e-5)
+    norm = math.sqrt(sum(grad.square().sum() for grad in one_process["gradients"].values()))
+    assert seen[name]["norm"] == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", RESUMABLE)
+def test_a_resumed_engine_continues_bit_for_bit(name, seen):
+    assert_equal(seen[f"{name} resumed"]["resumed"], seen[f"{name} resumed"]["uninterrupted"])
+    assert seen[f"{name} resumed"]["noise"]
+
+
+@pytest.mark.parametrize("name", RESUMABLE)
+def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all(name, seen):
+    skipped = seen[f"{name} skipped"]
+    assert not any(math.isfinite(norm) for norm in skipped["norms"])
+    assert_equal(skipped["after"], skipped["before"])
+    assert math.isfinite(skipped["next"])
+
+
+def test_a_rank_without_images_neither_hangs_nor_changes_the_gradient(seen, folder):
+    unified = reference(folder)
+    batches = uneven_batches(folder, unified.vocabulary)
+    assert [len(batch.pixel) for batch in batches] == [2, 0]
+    num_targets = sum(batch.num_targets for batch in batches)
+    for batch in batches:
+        loss(unified.model(batch), unified.model.config.loss_weights, num_targets).backward()
+    assert_same_gradients(seen["uneven"], {n: p.grad for n, p in unified.model.named_parameters()})
+
+
+def test_parts_that_are_not_trainable_stay(seen):
+    before, after = seen["frozen"]["before"], seen["frozen"]["after"]
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"visual_embedding", "pixel_head", "semantic_head"}
+    assert seen["frozen"]["rates"].keys() == {"projector", "heads"}
+
+
+def test_drawing_from_gathered_weights_leaves_training_as_it_was(seen, folder):
+    assert_equal(seen["gathered"]["drawing"], seen["gathered"]["plain"])
+    assert seen["gathered"]["codes"].shape == (1, 4, 3)
+
+
+def test_pretrained_weights_load_straight_into_partitions(seen, folder):
+    expected = load_file(folder / "llm" / "model.safetensors")
+    weights = {n.removeprefix("llm."): w for n, w in seen["partitioned"]["weights"].items() if n.startswith("llm.")}
+    assert_equal(weights, expected)
+    assert seen["partitioned"]["partitioned"] and math.isfinite(seen["partitioned"]["norm"])
+
+
+def test_bf16_casts_the_weights_and_not_the_codebooks(seen):
+    assert seen["bf16"]["weights"] == torch.bfloat16 and seen["bf16"]["codebooks"] == torch.float32
+    assert seen["bf16"]["norm"] == pytest.approx(seen["zero 3"]["norm"], rel=0.05)
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_refused(seen, folder):
+    checkpoint = latest_checkpoint(folder / "zero-3")
+    engine = Engine.__new__(Engine)
+    engine.world = World(0, 3, 0, 3, torch.device("cpu"))
+    with pytest.raises(ValueError, match="saved by 2 processes and cannot continue with 3"):
+        engine.load(checkpoint)
+
+
+def test_deepspeed_gets_batch_size_precision_and_clipping_from_one_place():
+    config = EngineConfig(accumulation=3, precision="bf16", offload_optimizer=True, persistence_threshold=7)
+    generated = deepspeed_config(config, rows_per_batch=2, world_size=4, gradient_clipping=0.5)
+    assert generated["train_batch_size"] == 24
+    assert generated["train_micro_batch_size_per_gpu"] == 2
+    assert generated["gradient_accumulation_steps"] == 3
+    assert generated["gradient_clipping"] == 0.5
+    assert generated["bf16"] == {"enabled": True}
+    assert generated["zero_optimization"]["stage"] == 3
+    assert generated["zero_optimization"]["stage3_param_persistence_threshold"] == 7
+    assert generated["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
+    assert not any(key.startswith("stage3") for key in deepspeed_config(EngineConfig(1), 1, 1)["zero_optimization"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"zero_stage": 4},
+        {"precision": "fp16"},
+        {"accumulation": 0},
+        {"zero_stage": 2, "offload_parameters": True},
+        {"zero_stage": 0, "offload_optimizer": True},
+    ],
+)
+def test_an_impossible_engine_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"engine\."):
+        EngineConfig(**wrong)

@@ -1,0 +1,287 @@
+"""The stages of the unified model, end to end at miniature size: killed and resumed, continued, refused, measured."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from data.batch import Batch
+from heads.config import DepthHeadConfig
+from mllm.config import LossWeights, UnifiedConfig, VisualSpec
+from mllm.loss import LossSums
+from mllm.model import UnifiedModel
+from mllm.pretrained import load_unified
+from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
+from tokenizer import Codebooks
+from train import train_mllm
+from train.checkpoint import latest_checkpoint
+from train.config import load_config
+from train.distributed import World
+from train.meter import LossMeter
+from train.parameters import PartsOptimizerConfig, group_parameters
+from train.run import Run, read_log
+from train.train_mllm import TrainMllmConfig, main
+from train.unigram import TargetCounts, count_targets, unigram_losses
+
+STEPS = 24
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+class Alone(World):
+    """A world of one without a process group."""
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+
+# --- killed and resumed -------------------------------------------------------------------------------------------
+
+
+def launch(config: Path, *overrides: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [*command, "-m", "train.train_mllm", str(config), *overrides]
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def stop_after(process: subprocess.Popen, log: Path, step: int, number: signal.Signals) -> None:
+    """Sends the signal to torchrun once the log has `step`, SIGKILL to its children as well."""
+    import psutil
+
+    while not any(line["step"] >= step for line in read_log(log)):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    family = [psutil.Process(process.pid)]
+    family += family[0].children(recursive=True) if number == signal.SIGKILL else []
+    for member in family:
+        member.send_signal(number)
+    process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One run left alone; another stopped by SIGTERM, then by SIGKILL, then left to finish."""
+    folder = tmp_path_factory.mktemp("killed")
+    make_world(folder)
+    validation = {"sources": tiny_document(folder)["data"]["sources"][:2], "every": 7}
+    samples = {"prompts": ["a red apple"], "every": 8, "sampling": {"temperature": 0.5}}
+    loop = {"steps": STEPS, "log_every": 1, "checkpoint_every": 4}
+    config = folder / "tiny.yaml"
+    config.write_text(yaml.safe_dump(tiny_document(folder, loop=loop, validation=validation, samples=samples)))
+    quiet, killed = folder / "quiet", folder / "killed"
+    uninterrupted = launch(config, f"out={quiet}")
+    assert uninterrupted.wait(timeout=400) == 0, uninterrupted.communicate()[1]
+    stop_after(launch(config, f"out={killed}"), killed / "log.jsonl", 3, signal.SIGTERM)
+    checkpoint, logged = latest_checkpoint(killed / "checkpoints"), read_log(killed / "log.jsonl")[-1]["step"]
+    stop_after(launch(config, f"out={killed}"), killed / "log.jsonl", logged + 6, signal.SIGKILL)
+    assert not (killed / "result.json").exists()
+    resumed = launch(config, f"out={killed}")
+    assert resumed.wait(timeout=400) == 0, resumed.communicate()[1]
+    return {"quiet": quiet, "killed": killed, "saved": checkpoint.name, "logged": logged}
+
+
+def test_sigterm_saves_the_step_it_reached(killed):
+    assert killed["saved"] == f"step-{killed['logged']:06d}"
+
+
+def test_a_run_that_was_killed_ends_with_the_same_weights_bit_for_bit(killed):
+    quiet, resumed = (load_file(killed[name] / "export" / "model.safetensors") for name in ("quiet", "killed"))
+    assert quiet.keys() == resumed.keys()
+    assert [name for name in quiet if not torch.equal(quiet[name], resumed[name])] == []
+
+
+def test_its_log_result_and_pictures_are_the_same_too(killed):
+    clocks = ("seconds", "tokens_per_second", "images_per_second")
+
+    def without_clocks(line: dict) -> dict:
+        return {name: value for name, value in line.items() if name not in clocks}
+
+    quiet, resumed = ([without_clocks(line) for line in read_log(killed[n] / "log.jsonl")] for n in ("quiet", "killed"))
+    assert quiet == resumed
+    assert Counter(line["step"] for line in quiet if "grad_norm" in line) == Counter(range(1, STEPS + 1))
+    results = [json.loads((killed[name] / "result.json").read_text()) for name in ("quiet", "killed")]
+    assert without_clocks(results[0]) == without_clocks(results[1])
+    pictures = [{p.name: p.read_bytes() for p in (killed[n] / "samples").iterdir()} for n in ("quiet", "killed")]
+    assert pictures[0] == pictures[1] and len(pictures[0]) == STEPS // 8
+
+
+def test_the_result_names_its_figures(killed):
+    result = json.loads((killed["quiet"] / "result.json").read_text())
+    assert result["step"] == STEPS and result["skipped"] == 0 and result["seconds"] > 0
+    assert result["ntp"].keys() == {"text", "pixel", "semantic"}
+    for figures in result["ntp"].values():
+        assert figures["ratio_to_unigram"] == pytest.approx(figures["loss"] / figures["unigram"])
+
+
+def test_the_log_tells_modalities_codebooks_and_depths_apart(killed):
+    line = read_log(killed["quiet"] / "log.jsonl")[0]
+    expected = {"loss", "text.loss", "pixel.loss", "semantic.depth3.accuracy", "grad_norm", "lr.heads", "data.fill"}
+    assert expected <= line.keys()
+    assert line["pixel.loss"] == pytest.approx(sum(line[f"pixel.depth{d}.loss"] for d in (1, 2, 3)) / 3)
+
+
+# --- one process: continued, finished, refused --------------------------------------------------------------------
+
+
+def one_process(folder: Path) -> None:
+    train_mllm.MAX_BAD_STEPS = 2
+    config = tiny_config(folder)
+    main(config)
+    weights = (folder / "run" / "export" / "model.safetensors").read_bytes()
+    main(config)  # finished: nothing happens
+    assert (folder / "run" / "export" / "model.safetensors").read_bytes() == weights
+    document = tiny_document(folder, out=str(folder / "next"), init=str(folder / "run" / "export"), tokenizer=None)
+    del document["model"]
+    weighed = {"loss_weights": {"text": 2.0}, "llm": {"gradient_checkpointing": True}}
+    main(replace(config, loop=replace(config.loop, steps=8)))  # the finished run goes on
+    main(tiny_config(folder, **{**document, "model": weighed, "trainable": ["heads"]}))
+    broken = replace(config, out=str(folder / "broken"), optimizer=replace(config.optimizer, learning_rate=1e30))
+    mistakes = []
+    for wrong in (
+        broken,
+        replace(config, schedule=replace(config.schedule, warmup=3)),
+        tiny_config(folder, **{**document, "out": f"{folder}/resized", "model": {"heads": {"num_layers": 2}}}),
+        tiny_config(folder, **{**document, "out": f"{folder}/no-model", "init": str(folder / "codes")}),
+    ):
+        try:
+            main(wrong)
+        except (ValueError, OSError) as error:
+            mistakes.append(str(error))
+    (folder / "mistakes.json").write_text(json.dumps(mistakes))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    make_world(folder)
+    run_ranks(one_process, 1, folder)
+    return folder
+
+
+def test_a_stage_continues_from_the_export_of_another(alone):
+    before, after = (load_unified(alone / name / "export") for name in ("run", "next"))
+    pairs = zip(before.model.named_parameters(), after.model.parameters(), strict=True)
+    changed = {name.split(".")[0] for (name, old), new in pairs if not torch.equal(old, new)}
+    assert changed == {"pixel_head", "semantic_head"}
+    assert after.model.config.loss_weights == LossWeights(text=2.0)
+    assert after.tokenizer.tokenizer_id == before.tokenizer.tokenizer_id
+    assert len(after.vocabulary) == len(before.vocabulary)
+
+
+def test_more_steps_extend_a_finished_run(alone):
+    assert Run(alone / "run", tiny_config(alone), is_main=False).result["step"] == 8
+    assert [line["step"] for line in read_log(alone / "run" / "log.jsonl")] == list(range(1, 9))
+
+
+def test_mistakes_are_told_in_one_sentence(alone):
+    diverged, changed, resized, no_model = json.loads((alone / "mistakes.json").read_text())
+    assert "not finite for" in diverged and "image-" in diverged
+    assert "schedule.warmup: 2.0 → 3" in changed
+    assert "init=" in resized and "remove all of model but" in resized
+    assert "config.json is missing" in no_model
+    assert all("\n" not in mistake for mistake in (diverged, changed, resized, no_model))
+
+
+def test_a_start_is_needed_and_one_only(tmp_path):
+    with pytest.raises(ValueError, match="neither init nor tokenizer"):
+        tiny_config(tmp_path, tokenizer=None)
+    with pytest.raises(ValueError, match="remove these two keys"):
+        tiny_config(tmp_path, init="runs/other/export")
+
+
+# --- measuring ----------------------------------------------------------------------------------------------------
+
+
+def test_the_meter_gives_means_per_token_and_per_code():
+    def sums(text: float, num_text: int, pixel: list[float], num_visual: int) -> LossSums:
+        losses, correct = torch.tensor(pixel), torch.tensor([1, 0])
+        parts = (torch.tensor(text), torch.tensor(num_text), torch.tensor(1))
+        return LossSums(*parts, losses, 2 * losses, torch.tensor(num_visual), correct, correct)
+
+    meter = LossMeter(Alone(0, 1, 0, 1, torch.device("cpu")), LossWeights(text=1, pixel=1, semantic=0.5))
+    meter.add(sums(6.0, 3, [4.0, 8.0], 2))
+    meter.add(sums(2.0, 1, [2.0, 6.0], 3))
+    means = meter.means()
+    assert means["text.loss"] == 2.0 and means["text.accuracy"] == 0.5
+    assert means["pixel.depth1.loss"] == pytest.approx(6 / 5) and means["pixel.depth2.loss"] == pytest.approx(14 / 5)
+    assert means["pixel.loss"] == pytest.approx(2.0) and means["semantic.loss"] == pytest.approx(4.0)
+    assert means["pixel.depth1.accuracy"] == pytest.approx(2 / 5)
+    assert means["loss"] == pytest.approx((8 + 20 + 0.5 * 40) / 9)
+    assert meter.means() == {}
+
+
+def test_the_unigram_is_the_cross_entropy_under_smoothed_training_frequencies():
+    def counts(text: list[int], pixel: list[list[int]]) -> TargetCounts:
+        return TargetCounts(torch.tensor([text]), torch.tensor(pixel), torch.tensor(pixel))
+
+    training = counts([3, 0, 5], [[1, 1], [0, 6]])  # smoothed: 4/11 1/11 6/11; 1/2 1/2; 1/8 7/8
+    held_out = counts([1, 1, 0], [[2, 5], [1, 0]])
+    losses = unigram_losses(training, held_out)
+    log = torch.tensor([4 / 11, 1 / 11, 1 / 2, 1 / 8], dtype=torch.float64).log()
+    assert losses["text"] == [pytest.approx(-(log[0] + log[1]).item() / 2)]
+    assert losses["pixel"] == [pytest.approx(-log[2].item()), pytest.approx(-log[3].item())]
+    assert unigram_losses(training, counts([1, 0, 0], [[0, 0], [0, 0]]))["pixel"] == []
+
+
+def test_only_targets_are_counted():
+    codes = torch.tensor([[[0], [1]], [[2], [2]]])  # two images of two positions, D = 1; the second is to be drawn
+    image = torch.tensor([[True, True, False, True, True, False]])
+    target = torch.tensor([[False, False, False, True, True, False]])
+    labels = torch.tensor([[-100, -100, -100, -100, -100, 4]])
+    ids = torch.zeros(1, 6, dtype=torch.int64)
+    batch = Batch(codes, codes, ids, ids, labels, image, target, ["k"])
+    counts = count_targets([batch, batch], 5, 1, 3, Alone(0, 1, 0, 1, torch.device("cpu")))
+    assert counts.text.tolist() == [[0, 0, 0, 0, 2]]
+    assert counts.pixel.tolist() == counts.semantic.tolist() == [[0, 0, 4]]
+
+
+# --- shipped configs ----------------------------------------------------------------------------------------------
+
+
+def on_meta(config: UnifiedConfig, visual: VisualSpec, vocab_size: int) -> UnifiedModel:
+    codebooks = torch.zeros(1, visual.codebook_size, visual.code_dim)
+    with torch.device("meta"):
+        own_sizes = replace(config, llm=replace(config.llm, path=None))  # the defaults are those of Qwen2.5-3B
+        return UnifiedModel(own_sizes, visual, vocab_size, Codebooks(codebooks, codebooks))
+
+
+@pytest.mark.parametrize("name", ["full/align", "full/pretrain", "full/instruct", "tiny/pretrain", "tiny/instruct"])
+def test_shipped_configs_resolve_and_say_what_they_are(name):
+    path = CONFIGS / f"{name}.yaml"
+    config = load_config(TrainMllmConfig, path)
+    assert path.read_text().startswith("#") and "dualtoken train" in path.read_text()
+    model = torch.nn.ModuleDict({part: torch.nn.Linear(2, 2) for part in ("llm", "visual_embedding", "pixel_head")})
+    assert {g.part for g in group_parameters(model, config.trainable, config.optimizer)} == set(config.trainable)
+
+
+def test_the_full_model_has_the_paper_s_sizes():
+    config = load_config(TrainMllmConfig, CONFIGS / "full/align.yaml")
+    model = on_meta(config.model, VisualSpec((27, 27), 8, 16384, 32, "full"), 151936)
+    assert sum(p.numel() for p in model.llm.parameters()) == 3_085_938_688  # Qwen2.5-3B
+    assert config.model.heads.num_layers == 3
+    assert model.pixel_head.classifiers.weight.shape[:2] == (8, 16384)
+
+
+def test_parts_have_their_own_rates_and_vectors_do_not_decay():
+    model = on_meta(UnifiedConfig(heads=DepthHeadConfig(1, 16, 2, 32)), VisualSpec((2, 2), 3, 8, 4, "x"), 400)
+    config = PartsOptimizerConfig(learning_rate=1.0, heads_learning_rate=3.0, weight_decay=0.1)
+    groups = group_parameters(model, ["llm", "heads"], config)
+    assert {(g.part, g.learning_rate, g.weight_decay) for g in groups} == {
+        ("llm", 1.0, 0.1), ("llm", 1.0, 0.0), ("heads", 3.0, 0.1), ("heads", 3.0, 0.0),
+    }  # fmt: skip
+    assert all((p.ndim >= 2) == (g.weight_decay > 0) for g in groups for p in g.parameters)
+    assert not any(p.requires_grad for p in model.visual_embedding.parameters())
+    assert sum(len(g.parameters) for g in groups) == sum(p.requires_grad for p in model.parameters())
+    with pytest.raises(ValueError, match="trainable"):
+        group_parameters(model, ["lm"], config)
