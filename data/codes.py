@@ -164,7 +164,7 @@ class CodeWriter:
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Codes are integers [N, D]: arrays, or tensors on the CPU."""
-        row = {"key": key, "captions": list(captions), "metadata": json.dumps(dict(metadata or {}))}
+        row: dict[str, Any] = {"key": key, "captions": list(captions), "metadata": json.dumps(dict(metadata or {}))}
         for name, branch in (("pixel", pixel), ("semantic", semantic)):
             codes = np.asarray(branch)
             _check_codes(codes, self.provenance, f"the {name} codes of {key!r} for {str(self.path)!r}")

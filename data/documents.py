@@ -17,7 +17,8 @@ from data.codes import CodeStore
 from data.vocabulary import CAPTION_REQUEST, ImageSlot, Vocabulary, drawing_request
 
 
-class ImageRef(NamedTuple):
+@dataclass(frozen=True)
+class ImageRef:
     """An image of a code store."""
 
     store: CodeStore

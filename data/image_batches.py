@@ -1,7 +1,7 @@
 """Endless batches of captioned images for the tower and tokenizer stages, exactly resumable from two integers.
 
-A small set is decoded once, kept as uint8 and permuted per epoch; a large one streams from its shards, which costs a pass
-over the part already seen when it resumes.
+A small set is decoded once, kept as uint8 and permuted per epoch; a large one streams from its shards, which costs a
+pass over the part already seen when it resumes.
 """
 
 from collections.abc import Iterator

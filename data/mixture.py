@@ -6,13 +6,14 @@ counter per source.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     source: int
     index: int  # within the source
     count: int  # earlier draws from the source: with the seed, it fixes every random choice in the document

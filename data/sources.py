@@ -30,7 +30,7 @@ class SourceConfig:
     path: str = ""  # file of the conversations or texts
     weight: float = 1.0  # share of the documents, relative to the other sources
     caption_dropout: float = 0.0  # share of the drawings without a caption, for classifier-free guidance
-    balance: str = ""  # metadata keys such as "concept,style": a document per value, its image drawn among those with it
+    balance: str = ""  # metadata keys such as "concept,style": a document per value, its image drawn among its own
     caption_choice: str = "all"  # all: another phrasing each time; first: the canonical one
     name: str = ""  # in logs; the kind if empty
 

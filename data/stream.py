@@ -7,6 +7,7 @@ wait in the window by name, not by content.
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ class RowStream:
         return document
 
     def state_dict(self) -> dict[str, Any]:
-        return {"waiting": [list(draw) for draw, _ in self.waiting], "counters": dict(self.counters)}
+        return {"waiting": [list(astuple(draw)) for draw, _ in self.waiting], "counters": dict(self.counters)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         draws = [Draw(*draw) for draw in state["waiting"]]

@@ -41,7 +41,8 @@ def choose_prompts(images: ImageSet, num: int, seed: int, subject: str = "concep
     if len(chosen) < num:
         raise ValueError(f"only {len(chosen)} subjects there are, {num} prompts were asked for; lower num_prompts")
     metadata = [images.metadata[i] for i in chosen]
-    return Prompts([m["captions"][0] for m in metadata], [m["style"] for m in metadata], images.batch(chosen).pixel_values)
+    captions, styles = [m["captions"][0] for m in metadata], [m["style"] for m in metadata]
+    return Prompts(captions, styles, images.batch(chosen).pixel_values)
 
 
 class CaptionJudge:
@@ -68,7 +69,9 @@ class CaptionJudge:
         }
 
 
-def draw_all(unified: Unified, captions: Sequence[str], sampling: SamplingConfig, seed: int, batch: int, desc: str) -> list[Image.Image]:
+def draw_all(
+    unified: Unified, captions: Sequence[str], sampling: SamplingConfig, seed: int, batch: int, desc: str
+) -> list[Image.Image]:
     """One image per caption, caption i from seed + i."""
     images: list[Image.Image] = []
     with tqdm(total=len(captions), desc=desc, unit="image") as bar:

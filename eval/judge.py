@@ -25,7 +25,8 @@ class Judge:
             self.tokenizer = AutoTokenizer.from_pretrained(tower)
         except (OSError, ValueError) as error:
             raise FileNotFoundError(
-                f"no SigLIP model with its text tokenizer at {tower!r}: give a folder of `dualtoken train-tower` or a hub id"
+                f"no SigLIP model with its text tokenizer at {tower!r}: "
+                "give a folder of `dualtoken train-tower` or a hub id"
             ) from error
 
     @torch.no_grad()
@@ -37,8 +38,8 @@ class Judge:
     def texts(self, texts: list[str]) -> Tensor:
         """N texts → float[N, d]."""
         chunks = [texts[i : i + TEXT_BATCH] for i in range(0, len(texts), TEXT_BATCH)]
-        features = [self.model.text_model(input_ids=encode_texts(self.tokenizer, chunk)).pooler_output for chunk in chunks]
-        return F.normalize(torch.cat(features), dim=-1)
+        outputs = [self.model.text_model(input_ids=encode_texts(self.tokenizer, chunk)) for chunk in chunks]
+        return F.normalize(torch.cat([output.pooler_output for output in outputs]), dim=-1)
 
 
 def encode_texts(tokenizer: AutoTokenizer, texts: list[str]) -> Tensor:

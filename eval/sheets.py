@@ -12,7 +12,9 @@ from tokenizer import DualTokenizer
 GAP = 4
 
 
-def contact_sheet(images: list[Image.Image], columns: int, captions: list[str] | None = None, scale: int = 1) -> Image.Image:
+def contact_sheet(
+    images: list[Image.Image], columns: int, captions: list[str] | None = None, scale: int = 1
+) -> Image.Image:
     """A white sheet of equally sized images, row by row, each `scale` × its size, captions wrapped below."""
     width, height = (side * scale for side in images[0].size)
     font = ImageFont.load_default(size=10)
@@ -23,13 +25,15 @@ def contact_sheet(images: list[Image.Image], columns: int, captions: list[str] |
     draw = ImageDraw.Draw(sheet)
     for i, (image, text) in enumerate(zip(images, lines, strict=True)):
         x, y = GAP + i % columns * (width + GAP), GAP + i // columns * cell_height
-        sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y))
+        sheet.paste(image.resize((width, height), Image.Resampling.BICUBIC), (x, y))
         draw.multiline_text((x, y + height), "\n".join(text), fill="black", font=font, spacing=1)
     return sheet
 
 
 @torch.no_grad()
-def reconstruction_sheet(tokenizer: DualTokenizer, pixel_values: Tensor, columns: int = 8, scale: int = 2) -> Image.Image:
+def reconstruction_sheet(
+    tokenizer: DualTokenizer, pixel_values: Tensor, columns: int = 8, scale: int = 2
+) -> Image.Image:
     """Originals float[B, 3, h, w] over their reconstructions from pixel codes, `columns` per row."""
     decoded = tokenizer.decode(tokenizer.encode(pixel_values).pixel)
     images = []

@@ -1,7 +1,7 @@
 """Zero-shot classification and retrieval from image and text features (paper Table 1, on the shipped data).
 
-A class is described by the captions of its training members, as ImageNet classes are by 80 templates: each text feature is
-normalised, they are averaged, and the mean is normalised again.
+A class is described by the captions of its training members, as ImageNet classes are by 80 templates: each text feature
+is normalised, they are averaged, and the mean is normalised again.
 """
 
 import torch

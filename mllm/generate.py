@@ -70,5 +70,6 @@ def _generate(
             on_position(position, codes)
         if position + 1 < num_patches:
             patch = DualCodes(*(branch[:, position : position + 1] for branch in codes))
-            embeddings = model.visual_embedding(model.codebooks.sums(patch), position).repeat(len(prompts) // num_images, 1, 1)
+            embeddings = model.visual_embedding(model.codebooks.sums(patch), position)
+            embeddings = embeddings.repeat(len(prompts) // num_images, 1, 1)
     return codes

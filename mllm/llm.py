@@ -41,9 +41,14 @@ def prepare(llm: PreTrainedModel, config: LLMConfig, vocab_size: int) -> PreTrai
         )
     llm.set_output_embeddings(TextClassifier.sharing(llm.get_output_embeddings()))
     if config.gradient_checkpointing:
-        # transformers renames the method on the way to its version 6.
-        getattr(llm, "activation_checkpointing_enable", llm.gradient_checkpointing_enable)()
+        set_checkpointing(llm, True)
     return llm
+
+
+def set_checkpointing(llm: PreTrainedModel, enabled: bool) -> None:
+    """Whether layers are recomputed for the backward pass; transformers renames the methods on the way to version 6."""
+    prefix = "activation" if hasattr(llm, "activation_checkpointing_enable") else "gradient"
+    getattr(llm, f"{prefix}_checkpointing_{'enable' if enabled else 'disable'}")()
 
 
 def resolve_attention(attn_implementation: str) -> str:

@@ -17,7 +17,12 @@ from train.train_tokenizer import TrainTokenizerConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SO400M = dict(
-    hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, image_size=384, patch_size=14
+    hidden_size=1152,
+    intermediate_size=4304,
+    num_hidden_layers=27,
+    num_attention_heads=16,
+    image_size=384,
+    patch_size=14,
 )
 QWEN_3B = dict(V=151936, E=2048)
 

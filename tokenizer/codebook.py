@@ -20,6 +20,10 @@ class Codebook(nn.Module):
     `update` is a no-op in evaluation and after `freeze()`: `train()` alone must not thaw a frozen codebook.
     """
 
+    embedding: Tensor  # float32[K, C]
+    cluster_size: Tensor  # float32[K]
+    vector_sum: Tensor  # float32[K, C]
+
     def __init__(self, num_entries: int, width: int, decay: float, restart_below: float):
         super().__init__()
         self.decay, self.restart_below = decay, restart_below
@@ -30,7 +34,7 @@ class Codebook(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codebook":
         """Follows `.to(device)`, ignores `.bfloat16()` and `.half()`."""
-        for name, buffer in self._buffers.items():
+        for name, buffer in self.named_buffers(recurse=False):
             moved = fn(buffer)
             self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
         return self
@@ -100,7 +104,7 @@ def synchronise_statistics(counts: Tensor, sums: Tensor, replacements: Tensor) -
 def exact_matmul(device_type: str) -> Iterator[None]:
     """fp32 products without autocast or reduced-precision GEMMs: rounded distances would pick other codes."""
     device_type = "cuda" if device_type == "cuda" else "cpu"  # the meta device has no autocast
-    backend = torch.backends.cuda.matmul if device_type == "cuda" else torch.backends.mkldnn.matmul
+    backend = (torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn).matmul
     before, backend.fp32_precision = backend.fp32_precision, "ieee"
     try:
         with torch.autocast(device_type, enabled=False):

@@ -12,7 +12,7 @@ class QuantizerConfig:
     depth: int = 8
     shared: bool = True  # one codebook for all depths, or one per depth
     ema_decay: float = 0.99
-    ema_update: str = "per_forward"  # or "per_depth": a depth already uses the codebook that the depth before it updated
+    ema_update: str = "per_forward"  # or "per_depth": a depth uses the codebook that the depth before it updated
     restart_below: float = 1.0  # entries whose average use per step falls below this take a vector of the batch
 
 
@@ -40,7 +40,8 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.pixel_layer <= self.semantic_layer:
-            raise ValueError(f"taps must satisfy 1 <= pixel_layer <= semantic_layer, not {self.pixel_layer}, {self.semantic_layer}")
+            taps = f"{self.pixel_layer}, {self.semantic_layer}"
+            raise ValueError(f"taps must satisfy 1 <= pixel_layer <= semantic_layer, not {taps}")
         for name in ("pixel", "semantic"):
             update = getattr(self, name).ema_update
             if update not in ("per_forward", "per_depth"):

@@ -1,6 +1,6 @@
 """Convolutional decoder from de-quantized pixel features to the image (paper §3.2; Esser et al. 2021).
 
-    map[B, H, h, w] → bilinear resize to image_size / 2^(levels − 1) → 1×1/3×3 stem → residual blocks, ×2 per level → RGB
+    map[B, H, h, w] → bilinear resize to image_size / 2^(levels − 1) → 1×1/3×3 stem → residual blocks, ×2 a level → RGB
 """
 
 import torch.nn.functional as F
@@ -89,6 +89,6 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         x = features.transpose(1, 2).reshape(features.shape[0], -1, *self.grid)
-        if self.grid != (self.start_size, self.start_size):  # patch 14 at 384 px: 27×27 against a decoder that ends at 24·16
+        if self.grid != (self.start_size, self.start_size):  # patch 14 at 384 px: 27×27, but the decoder ends at 24·16
             x = F.interpolate(x, size=(self.start_size, self.start_size), mode="bilinear", align_corners=False)
         return self.head(self.levels(self.stem(x)))

@@ -3,8 +3,8 @@
     L = λ1·L_recon + λ2·L_sem + λ3·(L_c,pixel + L_c,semantic)
 
 L_recon = ‖x̂ − x‖² + λ_p·LPIPS + λ_g·L_G (Eq. 3). L_sem keeps the semantic features near the frozen tower's (Eq. 4).
-Deviation: L_sem acts on the *de-quantized* features and on the pooled output, as (MSE − cosine), as the authors' released
-code does; with the paper's bare MSE on continuous features nothing would tie the codes to language.
+Deviation: L_sem acts on the *de-quantized* features and on the pooled output, as (MSE − cosine), as the authors'
+released code does; with the paper's bare MSE on continuous features nothing would tie the codes to language.
 """
 
 from dataclasses import dataclass

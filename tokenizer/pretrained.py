@@ -49,13 +49,17 @@ def load_tokenizer(folder: str | Path) -> DualTokenizer:
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is not a tokenizer folder: {name} is missing; make one with `dualtoken train-tokenizer`")
+            raise FileNotFoundError(
+                f"{folder} is not a tokenizer folder: {name} is missing; make one with `dualtoken train-tokenizer`"
+            )
     try:
         document = json.loads((folder / "config.json").read_text())
         config = _config(document["tokenizer"])
         tokenizer = DualTokenizer(config, VisionTower(document["tower"], config.attention))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'config.json'} is not the configuration of a DualToken tokenizer: {error!r}") from error
+        raise ValueError(
+            f"{folder / 'config.json'} is not the configuration of a DualToken tokenizer: {error!r}"
+        ) from error
     try:
         tokenizer.load_state_dict(load_file(folder / "model.safetensors"))
     except (RuntimeError, SafetensorError) as error:

@@ -33,7 +33,7 @@ class ResidualQuantizer(nn.Module):
         return self.codebooks[0 if self.config.shared else depth]  # type: ignore[return-value]
 
     def forward(self, z: Tensor) -> Quantized:
-        """z float[B, N, C]; in training mode the codebooks take one EMA step (or D of them, `ema_update: per_depth`)."""
+        """z float[B, N, C]; in training mode the codebooks take one EMA step (or D of them with `per_depth`)."""
         target = z.float()
         residuals, codes = self._quantize(target.detach().flatten(0, 1))
         partial_sums = torch.stack([target.detach() - r.view_as(target) for r in residuals[1:]])
@@ -56,11 +56,11 @@ class ResidualQuantizer(nn.Module):
 
     def stacked_codebooks(self) -> Tensor:
         """float32[G, K, C]; G = 1 for a codebook shared over depth, D otherwise."""
-        return torch.stack([codebook.embedding for codebook in self.codebooks])
+        return torch.stack([self.codebook(d).embedding for d in range(len(self.codebooks))])
 
     def freeze(self) -> None:
-        for codebook in self.codebooks:
-            codebook.freeze()
+        for depth in range(len(self.codebooks)):
+            self.codebook(depth).freeze()
 
     def _quantize(self, z: Tensor) -> tuple[list[Tensor], Tensor]:
         """float32[M, C] → residuals r_0 … r_D and codes int64[M, D], updating the codebooks as configured.
@@ -78,6 +78,6 @@ class ResidualQuantizer(nn.Module):
             if self.config.shared:
                 self.codebook(0).update(residuals[:-1], codes)
             else:
-                for depth, codebook in enumerate(self.codebooks):
-                    codebook.update([residuals[depth]], [codes[depth]])  # type: ignore[operator]
+                for depth in range(self.config.depth):
+                    self.codebook(depth).update([residuals[depth]], [codes[depth]])
         return residuals, torch.stack(codes, -1)

@@ -11,6 +11,7 @@ import torch
 from data.sources import SourceConfig, open_sources
 from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
 from mllm.config import UnifiedConfig, VisualSpec
+from mllm.llm import set_checkpointing
 from mllm.model import UnifiedModel
 from mllm.pretrained import Unified, load_unified
 from tokenizer import DualTokenizer
@@ -33,10 +34,7 @@ def continue_from(folder: str, model: UnifiedConfig) -> Unified:
         )
     checkpointing = model.llm.gradient_checkpointing
     unified.model.config = replace(own, llm=replace(own.llm, gradient_checkpointing=checkpointing))
-    if checkpointing:
-        unified.model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        unified.model.llm.gradient_checkpointing_disable()
+    set_checkpointing(unified.model.llm, checkpointing)
     return unified
 
 
@@ -59,9 +57,8 @@ def open_vocabulary(
     """The vocabulary at `path`, or one of `size` entries trained on the texts of `sources` and kept in `folder`."""
     if path is not None:
         return Vocabulary.from_pretrained(path)
-    if fresh and world.is_main:
-        Vocabulary.train(training_texts(sources), size).save_pretrained(folder)
-    world.barrier()
+    if fresh:
+        world.on_main(lambda: Vocabulary.train(training_texts(sources), size).save_pretrained(folder))
     return Vocabulary.from_pretrained(folder)
 
 

@@ -94,12 +94,12 @@ def load_state(path: Path, map_location: str | torch.device = "cpu") -> dict[str
 
 def save_rng() -> dict[str, Any]:
     """The state of every random generator of this process, as tensors and plain Python."""
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
         "python": [version, list(internal), gauss],
     }
 

@@ -81,9 +81,9 @@ def add_generate(parser: ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--num", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
     parser.add_argument("--cfg", type=float, default=3.0, help="classifier-free guidance; 1 is none (%(default)s)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest codes (%(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest codes (%(default)s)")
     parser.add_argument(
-        "--top-k", type=int, default=0, metavar="K", help="draw from the K likeliest codes; 0: all (%(default)s)"
+        "--top-k", type=int, default=200, metavar="K", help="draw from the K likeliest codes; 0: all (%(default)s)"
     )
     parser.add_argument(
         "--top-p", type=float, default=1.0, metavar="P", help="and from a share P of the probability (%(default)s)"

@@ -29,29 +29,46 @@ def load_config(cls: type[T], path: str | Path, overrides: list[str] | tuple[str
         raise ValueError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, DictConfig):
         raise ValueError(f"config {path} must hold `key: value` lines, not a list or a bare value")
-    for override in overrides:
-        if "=" not in override:
-            raise ValueError(f"override {override!r} is not of the form key=value")
-    return build_config(cls, [document, OmegaConf.from_dotlist(list(overrides))], str(path))
+    return build_config(cls, [document], str(path), overrides)
 
 
-def build_config(cls: type[T], layers: list[Any], source: str) -> T:
-    """Merges `layers` (DictConfigs or plain dicts, the last wins) over the defaults of `cls`; `source` is for messages."""
-    config = OmegaConf.structured(cls)
+def build_config(cls: type[T], layers: list[Any], source: str, overrides: list[str] | tuple[str, ...] = ()) -> T:
+    """Merges `layers` (DictConfigs or plain dicts, the last wins), then `overrides` over the defaults of `cls`.
+
+    `source` is for messages.
+    """
     try:
-        for layer in layers:
-            config = OmegaConf.merge(config, layer)
+        config = OmegaConf.merge(OmegaConf.structured(cls), *layers)
+        config = OmegaConf.merge(config, _overridden(config, overrides, source))
         return OmegaConf.to_object(config)  # type: ignore[return-value]
     except ConfigKeyError as error:
         raise ValueError(_unknown_key(cls, error, source)) from error
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{source}: {error.full_key or 'value'}: {reason}") from error
+    except TypeError as error:
+        raise ValueError(f"{source}: a key holds a list where a mapping belongs, or the reverse: {error}") from error
 
 
 def save_config(config: Any, path: str | Path) -> None:
     """Writes the resolved dataclass `config` as YAML that `load_config` reads back to an equal object."""
     Path(path).write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def _overridden(config: Any, overrides: list[str] | tuple[str, ...], source: str) -> Any:
+    """An untyped copy of `config` with `overrides`, which reach into lists: `data.sources.0.weight=2`."""
+    copy: Any = OmegaConf.create(OmegaConf.to_container(config))  # frozen dataclasses are read-only, lists included
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"override {override!r} is not of the form key=value")
+        try:
+            copy.merge_with_dotlist([override])
+        except Exception as error:  # the YAML parser's own, OmegaConf's, or Python's for what is no index of a list
+            raise ValueError(
+                f"{source}: override {override!r} does not fit ({' '.join(str(error).split())}); "
+                "name list elements that exist by number, as in key.0=value, or give the whole list, as in key=[a,b]"
+            ) from error
+    return copy
 
 
 def _unknown_key(cls: type, error: ConfigKeyError, source: str) -> str:

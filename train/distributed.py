@@ -6,6 +6,7 @@ elsewhere: the same code runs on two CPU processes and on many nodes.
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -41,6 +42,18 @@ class World:
 
     def barrier(self) -> None:
         dist.barrier()
+
+    def on_main(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Calls it on the main rank while the others wait; a user's mistake is raised on all ranks."""
+        mistake = None
+        if self.is_main:
+            try:
+                function(*arguments)
+            except (ValueError, OSError) as error:
+                mistake = error
+        mistake = self.gather(mistake)[0]
+        if mistake is not None:
+            raise mistake
 
 
 def init_world(timeout_minutes: int = 30) -> World:

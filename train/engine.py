@@ -48,7 +48,7 @@ class EngineConfig:
     accumulation: int = 1  # micro-batches per step and rank
     offload_optimizer: bool = False  # its states to the CPU's memory
     offload_parameters: bool = False  # ZeRO-3 only
-    persistence_threshold: int = 100_000  # ZeRO-3 keeps parameters smaller than this whole on every rank
+    persistence_threshold: int = 10_000  # ZeRO-3 keeps parameters smaller than this whole on every rank
     bucket_size: int = 50_000_000  # elements per reduction or gathering
 
     def __post_init__(self) -> None:
@@ -144,9 +144,9 @@ class Engine:
         self._clipping = optimizer.gradient_clipping
         self._is_plain = config.zero_stage == 0 and config.precision == "fp32"  # no optimizer of DeepSpeed's own
         _init_deepspeed(world)
-        if config.zero_stage == 3:
-            # Layers are gathered whole: one collective each instead of one per matrix.
-            deepspeed.utils.set_z3_leaf_modules(model, _layer_classes(model))
+        layers = _layer_classes(model)
+        if config.zero_stage == 3 and layers:  # each is gathered whole: one collective instead of one per matrix
+            deepspeed.utils.set_z3_leaf_modules(model, layers)
         adamw = torch.optim.AdamW(
             [{"params": g.parameters, "lr": g.learning_rate, "weight_decay": g.weight_decay} for g in groups],
             betas=(optimizer.betas[0], optimizer.betas[1]),

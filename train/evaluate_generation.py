@@ -51,7 +51,7 @@ def main(config: EvaluateGenerationConfig) -> None:
         sampling = replace(config.sampling, cfg=cfg)
         drawn = draw_all(unified, prompts.captions, sampling, config.seed, config.batch_size, name)
         result[name] = scorer.score(torch.stack([transform(image) for image in drawn]))
-        run.save_image(name, contact_sheet(drawn, columns=10, captions=prompts.captions))
+        run.save_image(name, contact_sheet(drawn, columns=10, captions=prompts.captions, scale=2))
     Path(config.out, "prompts.json").write_text(json.dumps(prompts.captions, indent=1))
     run.finish(result)
     for name, figures in result.items():

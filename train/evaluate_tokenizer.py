@@ -1,10 +1,11 @@
-"""`dualtoken eval-tokenizer`: what the codes keep of the picture and of its meaning (paper Tables 1 and 3, on any shards).
+"""`dualtoken eval-tokenizer`: what the codes keep of a picture and its meaning (paper Tables 1 and 3, on any shards).
 
 Beside every semantic figure stands the untouched tower's own: the ceiling of what its quantized features can reach.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,8 @@ def main(config: EvaluateTokenizerConfig) -> None:
     tokenizer, judge = DualTokenizer.from_pretrained(config.tokenizer), Judge(config.tower)
     run = Run(config.out, config, TrackingConfig())
     images = ImageSet(config.images, ImageTransform(tokenizer.image_size))
-    figures: dict[str, list[Tensor]] = {name: [] for name in ("psnr", "ssim", "pixel", "semantic", "quantized", "tower")}
+    names = ("psnr", "ssim", "pixel", "semantic", "quantized", "tower")
+    figures: dict[str, list[Tensor]] = {name: [] for name in names}
     for batch in images.in_order(config.batch_size):
         codes = tokenizer.encode(batch.pixel_values)
         original, decoded = (from_pixel_values(x) for x in (batch.pixel_values, tokenizer.decode(codes.pixel)))
@@ -47,8 +49,9 @@ def main(config: EvaluateTokenizerConfig) -> None:
         for name, value in zip(figures, values, strict=True):
             figures[name].append(value)
     joined = {name: torch.cat(values) for name, values in figures.items()}
-    result = {
-        "reconstruction": {"psnr": joined["psnr"].mean().item(), "ssim": joined["ssim"].mean().item(), "images": len(images)},
+    reconstruction = {name: joined[name].mean().item() for name in ("psnr", "ssim")}
+    result: dict[str, dict[str, Any]] = {
+        "reconstruction": {**reconstruction, "images": len(images)},
         **codebook_use(joined["pixel"], joined["semantic"], tokenizer.config.pixel.codebook_size),
         "zero_shot": zero_shot(judge, config, images, joined["quantized"], joined["tower"]),
         "retrieval": retrieval(judge, images, joined["quantized"], joined["tower"]),
@@ -68,7 +71,9 @@ def codebook_use(pixel: Tensor, semantic: Tensor, codebook_size: int) -> dict[st
     return result
 
 
-def zero_shot(judge: Judge, config: EvaluateTokenizerConfig, images: ImageSet, quantized: Tensor, tower: Tensor) -> dict[str, float]:
+def zero_shot(
+    judge: Judge, config: EvaluateTokenizerConfig, images: ImageSet, quantized: Tensor, tower: Tensor
+) -> dict[str, float]:
     """Top-1 over the classes that the `classes` shards name; chance is one in the number of classes."""
     described = ImageSet(config.classes, ImageTransform(judge.model.config.vision_config.image_size)).metadata
     names = sorted({metadata[config.label] for metadata in described})
@@ -77,7 +82,8 @@ def zero_shot(judge: Judge, config: EvaluateTokenizerConfig, images: ImageSet, q
     classes = class_features(text_features, torch.tensor([index[m[config.label]] for m in described]), len(names))
     known = [i for i, metadata in enumerate(images.metadata) if metadata[config.label] in index]
     labels = torch.tensor([index[images.metadata[i][config.label]] for i in known])
-    accuracy = {name: top1(features[known], classes, labels) for name, features in (("quantized", quantized), ("tower", tower))}
+    branches = {"quantized": quantized, "tower": tower}
+    accuracy = {name: top1(features[known], classes, labels) for name, features in branches.items()}
     ratio = accuracy["quantized"] / accuracy["tower"] if accuracy["tower"] else 0.0
     return {**accuracy, "ratio_to_tower": ratio, "chance": 1 / len(names), "classes": len(names), "images": len(known)}
 
@@ -88,7 +94,7 @@ def retrieval(judge: Judge, images: ImageSet, quantized: Tensor, tower: Tensor) 
     return {"quantized": retrieval_at_1(quantized, texts), "tower": retrieval_at_1(tower, texts)}
 
 
-def print_result(result: dict[str, dict[str, float]], out: Path) -> None:
+def print_result(result: dict[str, dict[str, Any]], out: Path) -> None:
     for section, values in result.items():
         flat = {f"{k}.{n}": v for k, d in values.items() for n, v in (d.items() if isinstance(d, dict) else [("", d)])}
         print(f"{section:20s}", "  ".join(f"{name.rstrip('.')} {value:.4g}" for name, value in flat.items()))

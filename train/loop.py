@@ -35,7 +35,7 @@ class Stateful(Protocol):
 
 
 class Loop:
-    """Iterates over steps. `parts` are saved and restored by name; the first optimizer among them follows the schedule."""
+    """Iterates over steps. `parts` are saved and restored by name; the first optimizer of them follows the schedule."""
 
     def __init__(self, run: Run, config: LoopConfig, schedule: ScheduleConfig, parts: dict[str, Stateful], desc: str):
         self.run, self.config, self.schedule, self.parts, self.desc = run, config, schedule, parts, desc
@@ -101,7 +101,9 @@ class Loop:
                 part.load_state_dict(state[name])
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"checkpoint {checkpoint} does not fit this config ({reason}); use another `out`") from error
+            raise ValueError(
+                f"checkpoint {checkpoint} does not fit this config ({reason}); use another `out`"
+            ) from error
         restore_rng(state["rng"])
         self.run.rewind(state["step"])
         return state["step"]

@@ -1,4 +1,4 @@
-"""Raw images → code stores: every image passes through the tokenizer once, whatever the number of training steps (Sec. 3.3)."""
+"""Raw images → code stores: every image passes through the tokenizer once, however long the training (Sec. 3.3)."""
 
 from dataclasses import dataclass
 

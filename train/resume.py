@@ -33,11 +33,8 @@ def refuse_changed_config(folder: str | Path, config: Any, harmless: tuple[str, 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted keys to leaves; an empty list or mapping is a leaf."""
-    if isinstance(node, dict) and node:
-        items = node.items()
-    elif isinstance(node, list) and node:
-        items = enumerate(node)
-    else:
+    children = dict(enumerate(node)) if isinstance(node, list) else node
+    if not isinstance(children, dict) or not children:
         return {prefix: node}
     path = f"{prefix}." if prefix else ""
-    return {key: leaf for name, child in items for key, leaf in _flatten(child, f"{path}{name}").items()}
+    return {key: leaf for name, child in children.items() for key, leaf in _flatten(child, f"{path}{name}").items()}

@@ -44,7 +44,8 @@ class Run:
         self.checkpoints = self.folder / "checkpoints"
         self.export = self.folder / "export"
         self._log_path = self.folder / "log.jsonl"
-        self._wandb = self._tensorboard = None
+        self._wandb: Any = None
+        self._tensorboard: Any = None
         if is_main:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             partial = self.folder / "config.yaml.partial"
@@ -123,7 +124,7 @@ class Run:
                 project=tracking.project,
                 name=self.folder.name,
                 dir=self.folder,
-                mode=tracking.wandb_mode,
+                mode=tracking.wandb_mode,  # type: ignore[arg-type]
                 config=asdict(config),
             )
         if self.is_main and tracking.tensorboard:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 from omegaconf import MISSING
+from torch import Tensor
 
 from data.loader import DataConfig, Loader, Step
 from mllm.config import UnifiedConfig
@@ -63,8 +64,7 @@ class TrainMllmConfig:
 def main(config: TrainMllmConfig) -> None:
     set_matmul_precision(config.engine.matmul_precision)
     world = init_world()
-    if world.is_main:
-        refuse_changed_config(config.out, config)
+    world.on_main(refuse_changed_config, config.out, config)
     run = Run(config.out, config, config.tracking, world.is_main)
     if run.result is not None and run.result["step"] >= config.loop.steps:
         if world.is_main:
@@ -186,17 +186,19 @@ class Trainer:
 
     def finish(self) -> None:
         """Scores the held-out documents, exports the model, and only then marks the run as complete."""
-        ntp, weights = self.watch.next_token_losses(), self.engine.state_dict()
-        if self.world.is_main:
-            model, vocabulary, tokenizer = self.unified
-            partial = self.run.export.with_name("export.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            model.save_pretrained(partial, vocabulary, tokenizer, weights)
-            shutil.rmtree(self.run.export, ignore_errors=True)
-            partial.rename(self.run.export)
+        ntp = self.watch.next_token_losses()
+        self.world.on_main(self.export, self.engine.state_dict())
         counts = {"step": self.config.loop.steps, "skipped": self.num_skipped, "parameters": self.engine.num_parameters}
         self.run.finish({**counts, "ntp": ntp})
-        self.world.barrier()
+
+    def export(self, weights: dict[str, Tensor]) -> None:
+        """Written beside and renamed, so that export/ is never half a model."""
+        model, vocabulary, tokenizer = self.unified
+        partial = self.run.export.with_name("export.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial, vocabulary, tokenizer, weights)
+        shutil.rmtree(self.run.export, ignore_errors=True)
+        partial.rename(self.run.export)
 
 
 def is_due(step: int, every: int) -> bool:

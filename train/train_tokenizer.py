@@ -1,4 +1,4 @@
-"""Tokenizer stage: two codebooks, both projections, the decoder and the tower itself, trained jointly (paper §3.2, Eq. 1–4)."""
+"""Tokenizer stage: codebooks, both projections, the decoder and the tower, trained jointly (paper §3.2, Eq. 1–4)."""
 
 from dataclasses import dataclass, field
 
@@ -44,7 +44,9 @@ def main(config: TrainTokenizerConfig) -> None:
     batches = open_batches(config.data, transform)
     samples = ImageSet(config.validation, transform).spread(16).pixel_values
     optimizer = build_adamw(model.parameters(), config.optimizer)
-    loop = Loop(run, config.loop, config.schedule, {"model": model, "optimizer": optimizer, "data": batches}, "tokenizer")
+    loop = Loop(
+        run, config.loop, config.schedule, {"model": model, "optimizer": optimizer, "data": batches}, "tokenizer"
+    )
     for step in loop:
         pixel_values = next(batches).pixel_values
         with autocast(config.precision, pixel_values.device.type):
@@ -59,7 +61,7 @@ def main(config: TrainTokenizerConfig) -> None:
 
 
 def codebook_health(model: DualTokenizer, output: TokenizerOutput) -> dict[str, Tensor]:
-    """Share of entries in use and perplexity of each codebook, from its running counts; PSNR of the batch is the loss's."""
+    """Share of entries that the codes of the batch use and their perplexity, for each codebook."""
     health = {}
     for name, quantizer in (("pixel", model.pixel_quantizer), ("semantic", model.semantic_quantizer)):
         codes = getattr(output.codes, name)

@@ -1,8 +1,8 @@
 """Tower stage: a small SigLIP trained on images and captions with the sigmoid loss (Zhai et al. 2023).
 
-No pretrained tower can ship with the repository, so the tiny scale trains its own, in the `transformers` classes and with a
-sentencepiece text tokenizer as SigLIP's; the full scale names `google/siglip-so400m-patch14-384` in the tokenizer's config
-and skips this stage.
+No pretrained tower can ship with the repository, so the tiny scale trains its own, in the `transformers` classes and
+with a sentencepiece text tokenizer as SigLIP's; the full scale names `google/siglip-so400m-patch14-384` in the
+tokenizer's config and skips this stage.
 """
 
 import io
@@ -77,11 +77,12 @@ def main(config: TrainTowerConfig) -> None:
         norm = optimise(optimizer, loss, config.optimizer.gradient_clipping)
         loop.record(loss=loss, grad_norm=norm, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
     save_tower(model, tokenizer, config, run.export)
-    run.finish({"validation": validate(str(run.export), config), "parameters": sum(p.numel() for p in model.parameters())})
+    num_parameters = sum(p.numel() for p in model.parameters())
+    run.finish({"validation": validate(str(run.export), config), "parameters": num_parameters})
 
 
 def sigmoid_loss(logits: Tensor) -> Tensor:
-    """float[B, B], matches on the diagonal: every pair is its own yes/no question; summed per image, mean over images."""
+    """float[B, B], matches on the diagonal: every pair is a yes/no question; summed per image, mean over images."""
     signs = 2 * torch.eye(len(logits), device=logits.device) - 1
     return -F.logsigmoid(signs * logits).sum() / len(logits)
 
@@ -89,7 +90,7 @@ def sigmoid_loss(logits: Tensor) -> Tensor:
 def build_siglip(config: TrainTowerConfig, vocabulary_size: int) -> SiglipModel:
     """A SigLIP of the configured size with random weights."""
     if config.vision.hidden_size != config.text.hidden_size:
-        raise ValueError("vision.hidden_size and text.hidden_size must agree: SigLIP compares the two features directly")
+        raise ValueError("vision.hidden_size and text.hidden_size must agree: SigLIP compares the features directly")
     vision = {**asdict(config.vision), "image_size": config.image_size, "patch_size": config.patch_size}
     text = {
         **asdict(config.text),

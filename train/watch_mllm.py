@@ -85,8 +85,8 @@ class Watch:
         """One sheet of the configured prompts into samples/."""
         prompts, config = self.samples.prompts, self.samples
         seeds = list(range(config.seed, config.seed + len(prompts)))
-        with self.engine.gathered() as model:  # all ranks draw the same: under ZeRO-3 layers are gathered by all
-            codes = generate_images(model, self.unified.vocabulary, prompts, config.sampling, seeds)
+        with self.engine.gathered():  # all ranks draw the same: under ZeRO-3 layers are gathered by all
+            codes = generate_images(self.unified.model, self.unified.vocabulary, prompts, config.sampling, seeds)
         if self.run.is_main:
             tokenizer = self.unified.tokenizer.to(codes.pixel.device)
             images = [to_pil(image) for image in tokenizer.decode(codes.pixel)]

@@ -20,7 +20,8 @@ def shards(tmp_path) -> str:
             for i in range(shard, NUM_IMAGES, 2):
                 picture = BytesIO()
                 Image.new("RGB", (8, 8), (30 * i, 0, 0)).save(picture, "png")
-                for ending, content in (("png", picture.getvalue()), ("json", json.dumps({"caption": f"picture {i}"}).encode())):
+                description = json.dumps({"caption": f"picture {i}"}).encode()
+                for ending, content in (("png", picture.getvalue()), ("json", description)):
                     member = tarfile.TarInfo(f"{i}.{ending}")
                     member.size = len(content)
                     tar.addfile(member, BytesIO(content))

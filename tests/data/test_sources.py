@@ -35,7 +35,7 @@ def test_balance_gives_every_value_one_document_and_every_image_a_chance(vocabul
     assert len(draw) == 2
     rows = [{draw.document(index, rng(i)).images[0].index for i in range(40)} for index in range(2)]
     assert rows == [{0}, {1, 2, 3}]
-    with pytest.raises(ValueError, match="'codes-0' in .* has no concept"):
+    with pytest.raises(ValueError, match=r"'codes-0' in .* has no concept"):
         source(vocabulary, kind="caption", codes=path, balance="group,concept")
     with pytest.raises(ValueError, match="balance is for caption and draw sources"):
         SourceConfig(kind="text", path="x", balance="group")

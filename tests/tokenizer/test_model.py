@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tokenizer.conftest import TOWER, tiny_config
 from safetensors.torch import load_file, save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from tests.tokenizer.conftest import TOWER, tiny_config
 from tokenizer import DecoderConfig, DualTokenizer
 from tokenizer.decoder import Decoder
 from tokenizer.losses import TokenizerLoss, TokenizerLossConfig
@@ -30,7 +30,8 @@ def test_tower_loads_a_saved_siglip_whole_or_vision_only(tmp_path, pixel_values)
     model = SiglipVisionModel(SiglipVisionConfig(**TOWER)).eval()
     model.save_pretrained(tmp_path)
     tower = VisionTower.from_pretrained(str(tmp_path))
-    torch.testing.assert_close(tower.pool(tower.run(tower.embed(pixel_values), 1, 3)), model(pixel_values).pooler_output)
+    pooled = tower.pool(tower.run(tower.embed(pixel_values), 1, 3))
+    torch.testing.assert_close(pooled, model(pixel_values).pooler_output)
 
 
 def test_shapes_and_that_encode_agrees_with_forward(tokenizer, pixel_values):
@@ -61,7 +62,8 @@ def test_pixel_codes_ignore_the_layers_above_their_tap(tokenizer, pixel_values):
 def test_save_and_load_keep_codes_pictures_and_identity(tokenizer, pixel_values, tmp_path):
     tokenizer.save_pretrained(str(tmp_path))
     loaded = DualTokenizer.from_pretrained(str(tmp_path))
-    assert loaded.tokenizer_id == tokenizer.tokenizer_id == json.loads((tmp_path / "config.json").read_text())["tokenizer_id"]
+    written = json.loads((tmp_path / "config.json").read_text())["tokenizer_id"]
+    assert loaded.tokenizer_id == tokenizer.tokenizer_id == written
     for ours, theirs in zip(tokenizer.encode(pixel_values), loaded.encode(pixel_values), strict=True):
         assert torch.equal(ours, theirs)
     codes = tokenizer.encode(pixel_values)
@@ -81,12 +83,12 @@ def test_identity_follows_what_decides_codes_and_nothing_else(tokenizer):
 
 
 def test_bad_folders_are_named(tokenizer, tmp_path):
-    with pytest.raises(FileNotFoundError, match="config.json is missing"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         DualTokenizer.from_pretrained(str(tmp_path))
     tokenizer.save_pretrained(str(tmp_path))
     weights = load_file(tmp_path / "model.safetensors")
     save_file({**weights, "pixel_in.linear.weight": torch.zeros(5, 5)}, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="do not fit its config.json.*pixel_in.linear.weight"):
+    with pytest.raises(ValueError, match=r"do not fit its config\.json.*pixel_in\.linear\.weight"):
         DualTokenizer.from_pretrained(str(tmp_path))
     Path(tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is not the configuration"):

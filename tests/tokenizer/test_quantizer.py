@@ -82,7 +82,8 @@ def test_straight_through_gradient_is_the_identity_plus_commitment():
     z.grad = None
     model(z).commitment.backward()
     _, partial_sums = naive_codes([model.codebook(0).embedding] * D, z.detach())
-    torch.testing.assert_close(z.grad, torch.stack([2 * (z.detach() - s) for s in partial_sums]).sum(0) / (D * z.numel()))
+    expected = torch.stack([2 * (z.detach() - s) for s in partial_sums]).sum(0) / (D * z.numel())
+    torch.testing.assert_close(z.grad, expected)
 
 
 def naive_update(book: Codebook, vectors: torch.Tensor, codes: torch.Tensor, decay: float) -> torch.Tensor:

@@ -47,8 +47,9 @@ def test_a_killed_run_ends_bit_identical(tmp_path, kill_after):
         np.random.seed(0)  # nothing was saved yet: the run starts over, as the process would
     resumed = train(tmp_path / "killed")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    logs = [[(line["step"], line["loss"]) for line in read_log(tmp_path / name / "log.jsonl")] for name in ("whole", "killed")]
-    assert logs[0] == logs[1]
+    logs = [read_log(tmp_path / name / "log.jsonl") for name in ("whole", "killed")]
+    losses = [[(line["step"], line["loss"]) for line in log] for log in logs]
+    assert losses[0] == losses[1]
 
 
 def test_the_order_is_a_permutation_of_each_epoch():
@@ -79,5 +80,5 @@ def test_a_checkpoint_of_another_shape_is_refused_with_advice(tmp_path):
     run, model = Run(tmp_path, LoopConfig()), torch.nn.Linear(3, 3)
     optimizer = build_adamw(model.parameters(), OptimizerConfig())
     loop = Loop(run, LoopConfig(steps=9), ScheduleConfig(), {"model": model, "optimizer": optimizer}, "test")
-    with pytest.raises(ValueError, match="does not fit this config.*another `out`"):
+    with pytest.raises(ValueError, match=r"does not fit this config.*another `out`"):
         next(iter(loop))

@@ -1,0 +1,70 @@
+"""Zero-shot arithmetic and the judging of drawn images, on features made by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from data.image_batches import ImageSet
+from eval.generation import CaptionJudge, choose_prompts
+from eval.sheets import contact_sheet
+from eval.zero_shot import class_features, retrieval_at_1, top1
+
+
+def test_a_class_is_the_normalised_mean_of_its_normalised_texts():
+    texts = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), dim=-1)
+    classes = class_features(texts, torch.tensor([0, 0, 1]), 2)
+    torch.testing.assert_close(classes, torch.tensor([[0.5**0.5, 0.5**0.5], [-1.0, 0.0]]))
+
+
+def test_top1_and_retrieval_count_by_hand():
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
+    assert top1(images, torch.eye(2), torch.tensor([0, 1, 1])) == pytest.approx(2 / 3)
+    texts = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.9]])
+    figures = retrieval_at_1(images, texts)
+    assert figures["image_to_text"] == pytest.approx(2 / 3)  # the third image prefers the first text
+    assert figures["text_to_image"] == pytest.approx(2 / 3)  # the third text prefers the second image
+
+
+class Pictures(ImageSet):
+    """Ten plain pictures of five concepts; the colour is the style, the brightness the concept."""
+
+    def __init__(self):
+        self.pixels = torch.stack([torch.full((3, 4, 4), 20 * i, dtype=torch.uint8) for i in range(10)])
+        self.metadata = [
+            {"key": str(i), "captions": [f"{i}"], "concept": str(i // 2), "style": ("flat", "3d")[i % 2]}
+            for i in range(10)
+        ]
+
+
+class PerfectJudge:
+    """Knows every picture and caption: both become the one-hot vector of their number."""
+
+    def images(self, pixel_values):
+        return F.one_hot((pixel_values[:, 0, 0, 0] * 127.5 + 127.5).round().long() // 20, 10).float()
+
+    def texts(self, texts):
+        return F.one_hot(torch.tensor([int(t) for t in texts]), 10).float()
+
+
+def test_prompts_are_of_distinct_subjects_and_the_same_for_a_seed():
+    prompts = choose_prompts(Pictures(), 5, seed=0)
+    assert len({int(c) // 2 for c in prompts.captions}) == 5
+    assert choose_prompts(Pictures(), 5, seed=0).captions == prompts.captions
+    with pytest.raises(ValueError, match="only 5 subjects"):
+        choose_prompts(Pictures(), 6, seed=0)
+
+
+def test_the_right_pictures_score_one_and_shuffled_ones_zero():
+    prompts = choose_prompts(Pictures(), 5, seed=0)
+    judge = CaptionJudge(PerfectJudge(), prompts, Pictures())
+    perfect = judge.score(prompts.pixel_values)
+    assert perfect == {"retrieval_at_1": 1.0, "retrieval_over_chance": 5.0, "style_accuracy": 1.0}
+    assert judge.score(prompts.pixel_values.roll(1, 0))["retrieval_at_1"] == 0.0
+
+
+def test_a_sheet_holds_every_picture_in_rows():
+    colours = ["red", "green", "blue"]
+    sheet = contact_sheet([Image.new("RGB", (8, 8), c) for c in colours], columns=2, captions=["a", "b", "c"], scale=2)
+    assert sheet.width == 2 * (16 + 4) + 4
+    assert sheet.getpixel((12, 12)) == (255, 0, 0) and sheet.getpixel((32, 12)) == (0, 128, 0)
