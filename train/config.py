@@ -65,7 +65,7 @@ def _overridden(config: Any, overrides: list[str] | tuple[str, ...], source: str
             copy.merge_with_dotlist([override])
         except Exception as error:  # the YAML parser's own, OmegaConf's, or Python's for what is no index of a list
             raise ValueError(
-                f"{source}: override {override!r} does not fit ({' '.join(str(error).split())}); "
+                f"{source}: override {override!r} does not fit ({str(error).splitlines()[0]}); "
                 "name list elements that exist by number, as in key.0=value, or give the whole list, as in key=[a,b]"
             ) from error
     return copy

@@ -1,8 +1,7 @@
 """What a run folder holds, gathered for the report: stages, pictures, scores, times, and the metrics file made of them.
 
 Every figure is read from a file that a stage wrote; what is not there stays absent, and the page says which command
-would
-make it.
+would make it.
 """
 
 from __future__ import annotations
