@@ -76,6 +76,12 @@ def init_world(timeout_minutes: int = 30) -> World:
     return World(rank, size, local_rank, local_size, device)
 
 
+def leave_world() -> None:
+    """Ends the process group, if there is one: gloo's threads left running abort the interpreter at its exit."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

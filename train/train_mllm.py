@@ -23,7 +23,7 @@ from mllm.loss import LossSums, loss
 from train.build_mllm import begin, continue_from, open_vocabulary
 from train.checkpoint import latest_checkpoint
 from train.config import load_config
-from train.distributed import World, init_world
+from train.distributed import World, init_world, leave_world
 from train.engine import Engine, EngineConfig
 from train.launch import USER_MISTAKE, is_launched, leave_sentence
 from train.loop import MAX_BAD_STEPS, LoopConfig
@@ -209,7 +209,10 @@ def launched(arguments: list[str]) -> None:
     """One process of a run, as torchrun starts it: CONFIG key=value…"""
     if not arguments:
         raise ValueError("give a config, such as configs/tiny/pretrain.yaml")
-    main(load_config(TrainMllmConfig, arguments[0], arguments[1:]))
+    try:
+        main(load_config(TrainMllmConfig, arguments[0], arguments[1:]))
+    finally:
+        leave_world()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from data.codes import CodeWriter
 from tokenizer import DecoderConfig, DualTokenizer, QuantizerConfig, TokenizerConfig
 from tokenizer.tower import VisionTower
 from train.config import build_config
+from train.distributed import leave_world
 from train.train_mllm import TrainMllmConfig
 
 NUM_IMAGES = 24
@@ -89,3 +90,4 @@ def _in_rank(rank: int, function: Callable[..., None], num_ranks: int, port: int
     os.environ |= {name: str(value) for name, value in names.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     function(*arguments)
+    leave_world()
