@@ -96,6 +96,9 @@ class CodeStore:
     def captions(self, index: int) -> list[str]:
         return self._value("captions", index)[0].as_py()
 
+    def metadata(self, index: int) -> dict[str, Any]:
+        return json.loads(self._value("metadata", index)[0].as_py())
+
     def codes(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixel and semantic codes, uint16[N, D] each, read-only views of the file."""
         branches = []
@@ -106,8 +109,7 @@ class CodeStore:
         return branches[0], branches[1]
 
     def __getitem__(self, index: int) -> CodeSample:
-        metadata = json.loads(self._value("metadata", index)[0].as_py())
-        return CodeSample(self.key(index), *self.codes(index), self.captions(index), metadata)
+        return CodeSample(self.key(index), *self.codes(index), self.captions(index), self.metadata(index))
 
     @cached_property
     def _index_of_key(self) -> dict[str, int]:

@@ -111,7 +111,7 @@ def _groups(store: CodeStore, keys: list[str]) -> list[list[int]]:
     """The rows of each combination of values of the metadata `keys`, in order of first appearance."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for row in range(len(store)):
-        metadata = store[row].metadata
+        metadata = store.metadata(row)
         if missing := [key for key in keys if key not in metadata]:
             raise ValueError(f"balance: {store.key(row)!r} in {str(store.path)!r} has no {', '.join(missing)}")
         groups.setdefault(tuple(metadata[key] for key in keys), []).append(row)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.image_batches import ImageSet
+from data.image_batches import ImageSet, describe
 from data.images import ImageTransform
+from data.shards import iterate_shards
 from eval.judge import Judge
 from eval.reconstruction import from_pixel_values, psnr, ssim
 from eval.sheets import reconstruction_sheet
@@ -75,7 +76,7 @@ def zero_shot(
     judge: Judge, config: EvaluateTokenizerConfig, images: ImageSet, quantized: Tensor, tower: Tensor
 ) -> dict[str, float]:
     """Top-1 over the classes that the `classes` shards name; chance is one in the number of classes."""
-    described = ImageSet(config.classes, ImageTransform(judge.model.config.vision_config.image_size)).metadata
+    described = [describe(sample) for sample in iterate_shards(config.classes)]  # the captions, not the pictures
     names = sorted({metadata[config.label] for metadata in described})
     index = {name: i for i, name in enumerate(names)}
     text_features = judge.texts([metadata["captions"][0] for metadata in described])

@@ -1,4 +1,7 @@
-"""Two ranks under DeepSpeed against one process of plain autograd; saving, skipping, freezing, gathering."""
+"""Two ranks under DeepSpeed against one process of plain autograd; saving, skipping, freezing, gathering.
+
+Long because starting two ranks takes many seconds: one start serves every question about the engine.
+"""
 
 import math
 from collections.abc import Iterator
