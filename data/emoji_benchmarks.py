@@ -114,15 +114,20 @@ class SplitQuestions:
 
 
 def training_conversations(sample: RawSample, maker: QuestionMaker, seed: int) -> list[dict[str, Any]]:
-    """Three records with four questions; what it is and what it is about answer each other, so they never share one."""
+    """Two records of about five questions, most of them yes/no; several questions share the cost of one picture.
+
+    The name comes last, because it answers all the others. The two yes/no questions about the subject are drawn
+    independently: were one true and one false, the second answer would follow from the first without a look.
+    """
     rng = random.Random(f"{seed} llava {sample.key}")
-    specific = [kind for kind in maker.kinds(sample.metadata) if kind in SPECIFIC_KINDS]
-    detail = rng.choice(["style", *specific, *specific])
-    first: list[Question | Choice] = [_yes_or_no("subject", sample, maker, rng), _any(detail, sample, maker, rng)]
-    rng.shuffle(first)
-    is_open = rng.random() < 0.5
-    name = maker.open("subject", sample.metadata) if is_open else maker.choice("subject", sample.metadata, rng)
-    records: list[list[Question | Choice]] = [first, [name], [_any("category", sample, maker, rng)]]
+    details = ["style", *(kind for kind in maker.kinds(sample.metadata) if kind in SPECIFIC_KINDS)]
+    names = [maker.open("subject", sample.metadata), maker.choice("subject", sample.metadata, rng)]
+    records: list[list[Question | Choice]] = []
+    for name in names:
+        subjects = [_yes_or_no("subject", sample, maker, rng) for _ in range(2)]
+        others = [_any(kind, sample, maker, rng) for kind in ("category", rng.choice(details))]
+        turns = list({turn.text: turn for turn in (*subjects, *others)}.values())
+        records.append([*rng.sample(turns, len(turns)), name])
     return [conversation(sample.key, number, turns) for number, turns in enumerate(records)]
 
 

@@ -31,7 +31,7 @@ class TokenizerConfig:
     """Pixel and semantic codes from two layers of one SigLIP tower."""
 
     tower: str = "google/siglip-so400m-patch14-384"  # hub id or folder, loaded when training starts
-    pixel_layer: int = 6  # taps count the tower's layers from 1
+    pixel_layer: int = 6  # taps count the tower's layers from 1; 0 is its patch embedding
     semantic_layer: int = 26
     pixel: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(ema_update="per_depth"))
     semantic: QuantizerConfig = field(default_factory=QuantizerConfig)
@@ -39,9 +39,9 @@ class TokenizerConfig:
     attention: str = "sdpa"  # of the tower; on CPUs "eager" is a third faster at 64 patches
 
     def __post_init__(self) -> None:
-        if not 1 <= self.pixel_layer <= self.semantic_layer:
+        if not 0 <= self.pixel_layer <= self.semantic_layer or self.semantic_layer == 0:
             taps = f"{self.pixel_layer}, {self.semantic_layer}"
-            raise ValueError(f"taps must satisfy 1 <= pixel_layer <= semantic_layer, not {taps}")
+            raise ValueError(f"taps must satisfy 0 <= pixel_layer <= semantic_layer, semantic_layer >= 1, not {taps}")
         for name in ("pixel", "semantic"):
             update = getattr(self, name).ema_update
             if update not in ("per_forward", "per_depth"):

@@ -59,6 +59,17 @@ def test_pixel_codes_ignore_the_layers_above_their_tap(tokenizer, pixel_values):
     assert not torch.equal(before.semantic, after.semantic)
 
 
+def test_pixel_codes_of_the_patch_embedding_see_their_own_patch_only(pixel_values):
+    torch.manual_seed(0)
+    tokenizer = DualTokenizer(tiny_config(pixel_layer=0), VisionTower(TOWER)).eval()
+    before = tokenizer.encode(pixel_values)
+    pixel_values[:, :, 4:8, 8:12] *= -1  # the patch in row 1, column 2
+    after = tokenizer.encode(pixel_values)
+    changed = (before.pixel != after.pixel).any(-1)
+    assert changed[:, 6].all() and changed.sum() == 2
+    assert (before.semantic != after.semantic).any(-1).sum() > 2
+
+
 def test_save_and_load_keep_codes_pictures_and_identity(tokenizer, pixel_values, tmp_path):
     tokenizer.save_pretrained(str(tmp_path))
     loaded = DualTokenizer.from_pretrained(str(tmp_path))
@@ -100,6 +111,8 @@ def test_bad_choices_are_named(pixel_values):
         DualTokenizer(tiny_config(semantic_layer=4), VisionTower(TOWER))
     with pytest.raises(ValueError, match="pixel_layer <= semantic_layer"):
         tiny_config(pixel_layer=3)
+    with pytest.raises(ValueError, match="semantic_layer >= 1"):
+        tiny_config(pixel_layer=0, semantic_layer=0)
     with pytest.raises(FileNotFoundError, match="train-tower"):
         VisionTower.from_pretrained("no/such/folder")
     with pytest.raises(ValueError, match=r"\(3, 16, 16\)"):
