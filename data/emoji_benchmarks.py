@@ -114,20 +114,17 @@ class SplitQuestions:
 
 
 def training_conversations(sample: RawSample, maker: QuestionMaker, seed: int) -> list[dict[str, Any]]:
-    """Two records of about five questions, most of them yes/no; several questions share the cost of one picture.
+    """Two records of four questions, which share the cost of one picture.
 
-    The name comes last, because it answers all the others. The two yes/no questions about the subject are drawn
-    independently: were one true and one false, the second answer would follow from the first without a look.
+    The name comes last, because it answers all the others. A second yes/no question about the subject would be
+    answered by the first.
     """
     rng = random.Random(f"{seed} llava {sample.key}")
     details = ["style", *(kind for kind in maker.kinds(sample.metadata) if kind in SPECIFIC_KINDS)]
-    names = [maker.open("subject", sample.metadata), maker.choice("subject", sample.metadata, rng)]
     records: list[list[Question | Choice]] = []
-    for name in names:
-        subjects = [_yes_or_no("subject", sample, maker, rng) for _ in range(2)]
+    for name in (maker.open("subject", sample.metadata), maker.choice("subject", sample.metadata, rng)):
         others = [_any(kind, sample, maker, rng) for kind in ("category", rng.choice(details))]
-        turns = list({turn.text: turn for turn in (*subjects, *others)}.values())
-        records.append([*rng.sample(turns, len(turns)), name])
+        records.append([*rng.sample([_yes_or_no("subject", sample, maker, rng), *others], 3), name])
     return [conversation(sample.key, number, turns) for number, turns in enumerate(records)]
 
 
