@@ -23,7 +23,7 @@ DECIDES_CODES = ("tower.", "pixel_in.", "pixel_shortcut.", "pixel_quantizer.", "
 def tokenizer_id(tokenizer: DualTokenizer) -> str:
     """16 hexadecimal digits over the taps, the tower, the projections before the quantizers and the codebooks."""
     config = tokenizer.config
-    choices = [config.pixel_layer, config.semantic_layer]
+    choices: list[float] = [config.pixel_layer, config.semantic_layer]
     if config.pixel_shortcut_layer is not None:
         choices += [config.pixel_shortcut_layer, config.pixel_shortcut_weight]
     digest = hashlib.sha256(" ".join(map(str, choices)).encode())

@@ -69,11 +69,11 @@ class ProjectionAttention(nn.Module):
         nn.init.zeros_(self.value.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        heads = [
+        q, k, v = (
             linear(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # [B, heads, N, head_width]
             for linear in (self.query, self.key, self.value)
-        ]
-        h = F.scaled_dot_product_attention(*heads, is_causal=self.expands)
+        )
+        h = F.scaled_dot_product_attention(q, k, v, is_causal=self.expands)
         return self.output(h.transpose(1, 2).flatten(2) if self.expands else h.mean(1))
 
 

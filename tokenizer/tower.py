@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenizer.config import TokenizerConfig
-from tokenizer.tower_families import FAMILIES, Family, vision_config_of
+from tokenizer.tower_families import FAMILIES, HALF, Family, vision_config_of
 
 
 class VisionTower(nn.Module):
@@ -67,7 +67,7 @@ class VisionTower(nn.Module):
         expected = (3, self.image_size, self.image_size)
         if tuple(pixel_values.shape[1:]) != expected:
             raise ValueError(f"images must be {expected} for this tower, not {tuple(pixel_values.shape[1:])}")
-        if self.family.mean != (0.5, 0.5, 0.5):
+        if self.family.mean != HALF:  # SigLIP's own range is [−1, 1]
             mean, std = (pixel_values.new_tensor(v)[:, None, None] for v in (self.family.mean, self.family.std))
             pixel_values = (pixel_values / 2 + 0.5 - mean) / std
         return self.model.embeddings(pixel_values)

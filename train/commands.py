@@ -73,7 +73,7 @@ def run_import(args: Namespace) -> None:
     config = load_config(TrainTokenizerConfig, args.config, args.overrides).tokenizer
     tokenizer = import_released(args.checkpoint, config)
     tokenizer.save_pretrained(args.out)
-    print(f"written to {args.out}: tokenizer {tokenizer.tokenizer_id}, without the text tower, which {config.tower} has")
+    print(f"tokenizer {tokenizer.tokenizer_id} written to {args.out}, without the checkpoint's text tower")
 
 
 def add_reconstruct(parser: ArgumentParser) -> None:

@@ -3,6 +3,8 @@
 Written from the description of its mathematics, attention by hand; nothing here is imported from the package.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -117,7 +119,7 @@ class Decoder(nn.Module):
         for level, multiplier in reversed(list(enumerate(multipliers))):
             up = nn.Module()
             widths = [channels] + [base * multiplier] * (num_res_blocks + 1)
-            up.block = nn.ModuleList(Block(a, b) for a, b in zip(widths, widths[1:], strict=False))
+            up.block = nn.ModuleList(Block(a, b) for a, b in pairwise(widths))
             lowest = level == len(multipliers) - 1
             up.attn = nn.ModuleList(MapAttention(w) for w in widths[1:] if lowest)
             channels = base * multiplier
