@@ -9,6 +9,9 @@ from transformers import SiglipConfig, SiglipModel
 import dualtoken
 from tests.tokenizer.released_model import ReleasedTokenizer
 from tokenizer import DualTokenizer
+from tokenizer.released import LEFT_OUT, source
+from tokenizer.tower import VisionTower
+from tokenizer.tower_families import vision_config_of
 from train.config import load_config
 from train.train_tokenizer import TrainTokenizerConfig
 
@@ -138,9 +141,25 @@ def test_what_is_no_checkpoint_is_refused_and_runs_nothing(folder, capsys):
     assert not ran.exists()
 
 
-@pytest.mark.parametrize("size", [256, 384])
-def test_the_shipped_configs_have_the_released_taps(size):
+@pytest.mark.parametrize(("size", "start"), [(256, 16), (384, 24)])
+def test_the_shipped_configs_fit_every_key_and_shape_of_a_checkpoint_at_full_size(size, start):
     path = Path(__file__).parents[2] / f"configs/full/tokenizer_released_{size}.yaml"
     config = load_config(TrainTokenizerConfig, path).tokenizer
-    assert (config.pixel_shortcut_layer, config.pixel_layer, config.semantic_layer) == (4, 6, 26)
     assert (config.pixel.ema_update, config.semantic.ema_update) == ("per_depth", "per_forward")
+    assert config.pixel_shortcut_weight == 0.6
+    vision = vision_config_of(config.tower)
+    taps = (4, 6, 26)
+    assert (config.pixel_shortcut_layer, config.pixel_layer, config.semantic_layer) == taps
+    decoder = dict(in_channels=1024, base=128, multipliers=[1, 1, 4, 4, 8], num_res_blocks=2)
+    book = dict(num_entries=16384, width=32, depth={256: 4, 384: 8}[size], shared=True)
+    with torch.device("meta"):
+        siglip = SiglipModel(SiglipConfig(vision_config=vision, text_config={**ENCODER, "num_hidden_layers": 1}))
+        state = ReleasedTokenizer(siglip, taps, start, decoder, **book).state_dict()
+        ours = DualTokenizer(config, VisionTower(vision)).state_dict()
+    used = set()
+    for name, tensor in ours.items():
+        origin = source(name, config)
+        used |= set(origin.keys)
+        keys = origin.keys[:1] if "codebooks" in name else origin.keys  # whether all are equal, meta tensors cannot say
+        assert origin.read(*(state[key] for key in keys)).shape == tensor.shape, name
+    assert all(LEFT_OUT.match(key) for key in state.keys() - used)
