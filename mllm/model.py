@@ -100,9 +100,9 @@ class UnifiedModel(nn.Module):
     def _hidden_images(self, batch: Batch) -> Tensor | None:
         """Some of the generated images, bool[B], while training.
 
-        Deviation: a caption tells the log of the number of captions, some 8 nats, about an image of 64 patches and 1,800
-        nats, most of which its other patches tell: next to nothing of the gradient asks a small model to read captions.
-        Where the patches are hidden, all that can be known of an image comes from its caption.
+        Deviation: a caption tells the log of the number of captions, some 8 nats, about an image of 1,800 nats, and the
+        other patches tell them as well: next to nothing of the gradient asks a small model to read captions. Where the
+        patches are hidden, all that can be known of an image comes from its caption.
         """
         if not self.training or self.config.visual_dropout == 0:
             return None
