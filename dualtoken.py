@@ -60,17 +60,17 @@ COMMANDS = {
         writes="one side-by-side PNG per file",
         example="dualtoken reconstruct cat.jpg dog.png --out runs/reconstructions",
     ),
-    "pretokenize": stage(
-        "train.pretokenize",
-        "PretokenizeConfig",
+    "pretokenize": Command(
         "Turn pictures into codes once, before training reads them many times.",
+        commands.add_launched,
+        commands.run_pretokenize,
         reads="shards of captioned pictures, a tokenizer",
         writes="OUT, a code store that names the tokenizer it belongs to",
-        example="dualtoken pretokenize configs/tiny/pretokenize.yaml",
+        example="dualtoken pretokenize configs/tiny/pretokenize.yaml --nproc 2",
     ),
     "train": Command(
         "Train the unified model, a stage at a time (align, pretrain, instruct), under DeepSpeed.",
-        commands.add_train,
+        commands.add_launched,
         commands.run_train,
         reads="code stores of `pretokenize`, conversations, the model of the stage before",
         writes="OUT/export, a folder that `generate`, `chat` and `evaluate` read; checkpoints, log.jsonl, samples",
