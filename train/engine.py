@@ -9,7 +9,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,8 @@ def deepspeed_config(
 
 @contextmanager
 def partitioned_loading(config: EngineConfig, world: World) -> Iterator[None]:
-    """Inside, `from_pretrained` of transformers loads straight into ZeRO-3 partitions: no rank holds the model in full.
+    """Inside, transformers makes models in ZeRO-3 partitions: `from_pretrained` loads straight into them, and what
+    `from_config` makes is filled through `whole`. No rank holds the model in full.
 
     Only for pretrained weights. What is drawn at random stays outside, so that all ranks draw the same numbers. Never a
     bare zero.Init around a constructor: transformers would initialise empty partitions, in silence.
@@ -118,6 +119,11 @@ def partitioned_loading(config: EngineConfig, world: World) -> Iterator[None]:
     keep_alive = HfDeepSpeedConfig(deepspeed_config(config, 1, world.size))
     yield
     del keep_alive
+
+
+def whole(parameter: nn.Parameter) -> AbstractContextManager:
+    """Inside, `parameter` is whole on every rank and may be written, alike on all; every rank must enter."""
+    return deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_id"))
 
 
 def _init_deepspeed(world: World) -> None:

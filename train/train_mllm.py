@@ -76,7 +76,7 @@ class Trainer:
     def __init__(self, config: TrainMllmConfig, world: World, run: Run):
         self.config, self.world, self.run = config, world, run
         if config.init is not None:
-            self.unified = continue_from(config.init, config.model)
+            self.unified = continue_from(config.init, config.model, config.engine, world)
         else:
             fresh = latest_checkpoint(run.checkpoints) is None
             sources, folder = config.data.sources, run.folder / "vocabulary"
