@@ -109,6 +109,9 @@ def two_ranks(folder: Path) -> None:
     seen["gathered"] = gather(folder, world)
     seen["partitioned"] = load_partitioned(folder, world)
     seen["continued"] = continue_partitioned(folder, world)
+    for name in ("zero 3", "zero 0"):
+        seen[f"{name} autocast"] = autocast(folder, replace(ENGINES[name], precision="autocast"), world)
+    seen["checkpointed autocast"] = autocast(folder, replace(ENGINES["zero 3"], precision="autocast"), world, True)
     seen["bf16"] = half_precision(folder, world)
     if world.is_main:
         torch.save(seen, folder / "seen.pt")
@@ -195,6 +198,21 @@ def continue_partitioned(folder: Path, world: World) -> dict:
     grads = gradients(setting.engine.model)
     setting.engine.step()
     return {"weights": weights, "partitioned": setting.partitioned_at_birth, "gradients": grads}
+
+
+def autocast(folder: Path, config: EngineConfig, world: World, checkpointing: bool = False) -> dict:
+    setting = Setting(folder, config, world, checkpointing)
+    step = next(setting.steps)
+    setting.backward(step.micro_batches, step.num_targets)
+    grads, means = gradients(setting.engine.model), setting.meter.means()
+    with torch.no_grad():  # as held-out documents are looked at
+        setting.engine.train(False)
+        for batch in step.micro_batches:
+            setting.meter.add(setting.engine(batch))
+        setting.engine.train()
+    weights = {parameter.dtype for parameter in setting.engine.model.parameters()}
+    seen = {"gradients": grads, "means": means, "held out": setting.meter.means(), "weights": list(weights)}
+    return {**seen, "norm": setting.engine.step(), "next": setting.step()}
 
 
 def half_precision(folder: Path, world: World) -> dict:
@@ -321,6 +339,18 @@ def test_an_exported_model_loads_straight_into_partitions(seen, folder, one_proc
 def test_bf16_casts_the_weights_and_not_the_codebooks(seen):
     assert seen["bf16"]["weights"] == torch.bfloat16 and seen["bf16"]["codebooks"] == torch.float32
     assert seen["bf16"]["norm"] == pytest.approx(seen["zero 3"]["norm"], rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["zero 3 autocast", "zero 0 autocast", "checkpointed autocast"])
+def test_autocast_is_close_to_fp32_and_keeps_weights_in_fp32(name, seen, one_process):
+    autocast, fp32 = seen[name], one_process["gradients"]
+    assert autocast["weights"] == [torch.float32]
+    assert autocast["means"]["loss"] == pytest.approx(one_process["loss"], rel=1e-3)
+    assert autocast["held out"] == autocast["means"]
+    ours, theirs = (torch.cat([grads[n].flatten() for n in fp32]) for grads in (autocast["gradients"], fp32))
+    assert 1e-3 < (ours - theirs).norm() / theirs.norm() < 0.02  # rounded, as bf16 is
+    assert autocast["norm"] == pytest.approx(theirs.norm().item(), rel=0.01)
+    assert math.isfinite(autocast["next"])
 
 
 def test_a_checkpoint_of_another_number_of_processes_is_refused(seen, folder):
