@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from train import commands
 from train.commands import Command, stage
+from train.launch import sentence
 
 PUBLIC_NAMES = {
     "DualCodes": "tokenizer",
@@ -200,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("DUALTOKEN_DEBUG") == "1":
             raise
-        print(f"dualtoken: error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        print(f"dualtoken: error: {sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

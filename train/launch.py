@@ -25,10 +25,17 @@ def is_launched() -> bool:
     return ERROR_FILE in os.environ
 
 
-def leave_sentence(sentence: str) -> None:
+def sentence(mistake: ValueError | OSError) -> str:
+    """What the user is told of a mistake, on one line."""
+    if isinstance(mistake, OSError) and mistake.filename is not None and mistake.strerror:  # "[Errno 20] …"
+        return f"cannot use {mistake.filename}: {mistake.strerror[0].lower()}{mistake.strerror[1:]}"
+    return " ".join(str(mistake).split()) or type(mistake).__name__
+
+
+def leave_sentence(message: str) -> None:
     """In a launched process: what the launcher is to say, in the format of torch.distributed.elastic."""
     with open(os.environ[ERROR_FILE], "w") as file:
-        json.dump({"message": sentence, "timestamp": int(time.time())}, file)
+        json.dump({"message": message, "timestamp": int(time.time())}, file)
 
 
 def launch(module: str, arguments: list[str], num_processes: int) -> None:
@@ -70,9 +77,9 @@ def run_launched(config_class: type[Config], main: Callable[[Config], None]) -> 
         main(load_config(config_class, arguments[0], arguments[1:]))
     except (ValueError, OSError) as mistake:
         if is_launched():
-            leave_sentence(str(mistake))
+            leave_sentence(sentence(mistake))
         elif os.environ.get("RANK", "0") == "0":
-            print(f"error: {mistake}", file=sys.stderr)
+            print(f"error: {sentence(mistake)}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
     finally:
         leave_world()
