@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from train import commands
 from train.commands import Command, stage
+from train.launch import sentence
 
 PUBLIC_NAMES = {
     "DualCodes": "tokenizer",
@@ -69,17 +70,17 @@ COMMANDS = {
         writes="one side-by-side PNG per file",
         example="dualtoken reconstruct cat.jpg dog.png --out runs/reconstructions",
     ),
-    "pretokenize": stage(
-        "train.pretokenize",
-        "PretokenizeConfig",
+    "pretokenize": Command(
         "Turn pictures into codes once, before training reads them many times.",
+        commands.add_launched,
+        commands.run_pretokenize,
         reads="shards of captioned pictures, a tokenizer",
         writes="OUT, a code store that names the tokenizer it belongs to",
-        example="dualtoken pretokenize configs/tiny/pretokenize.yaml",
+        example="dualtoken pretokenize configs/tiny/pretokenize.yaml --nproc 2",
     ),
     "train": Command(
         "Train the unified model, a stage at a time (align, pretrain, instruct), under DeepSpeed.",
-        commands.add_train,
+        commands.add_launched,
         commands.run_train,
         reads="code stores of `pretokenize`, conversations, the model of the stage before",
         writes="OUT/export, a folder that `generate`, `chat` and `evaluate` read; checkpoints, log.jsonl, samples",
@@ -209,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("DUALTOKEN_DEBUG") == "1":
             raise
-        print(f"dualtoken: error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        print(f"dualtoken: error: {sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -141,10 +141,7 @@ class CodeWriter:
             raise ValueError(f"the provenance of the codes for {str(path)!r} lacks {', '.join(missing)}")
         if self.provenance["codebook_size"] > 2**16:
             raise ValueError(f"codes of {self.provenance['codebook_size']} entries do not fit the store's 16 bits")
-        is_store = (self.path / PROVENANCE).is_file()
-        is_empty = self.path.is_dir() and not any(self.path.iterdir())
-        if self.path.exists() and not is_store and not is_empty:
-            raise ValueError(f"{str(path)!r} exists and is no code store: choose another folder for the codes")
+        refuse_foreign_folder(self.path)
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._num_samples = 0
 
@@ -192,9 +189,26 @@ class CodeWriter:
         folder = self._partial / "store"
         datasets.Dataset.from_file(str(self._partial / "rows.arrow")).save_to_disk(str(folder))
         (folder / PROVENANCE).write_text(json.dumps(self.provenance, indent=2))
-        for file in folder.iterdir():
+        publish_store(folder, self.path)
+
+
+def refuse_foreign_folder(path: Path) -> None:
+    """A store may replace a store or an empty folder, and nothing else that a user may have there."""
+    is_store = (path / PROVENANCE).is_file()
+    is_empty = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not is_store and not is_empty:
+        raise ValueError(f"{str(path)!r} exists and is no code store: choose another folder for the codes")
+
+
+def publish_store(folder: Path, path: Path) -> None:
+    """Flushes the files of a finished `folder` to the disk and renames it to `path`, in place of what was there."""
+    for file in folder.iterdir():
+        if file.is_file():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
-        if self.path.exists():
-            self.path.rename(self._partial / "replaced")
-        folder.rename(self.path)
+    replaced = path.with_name(f".{path.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if path.exists():
+        path.rename(replaced)
+    folder.rename(path)
+    shutil.rmtree(replaced, ignore_errors=True)

@@ -24,6 +24,10 @@ class ImageDataConfig:
     seed: int = 0
     in_memory: bool = True  # 12 kB an image at 64 px; false streams
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"data.batch_size={self.batch_size} must be at least 1")
+
 
 class ImageBatch(NamedTuple):
     pixel_values: Tensor  # float32[B, 3, h, w] in [−1, 1]

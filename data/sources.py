@@ -32,6 +32,7 @@ class SourceConfig:
     caption_dropout: float = 0.0  # share of the drawings without a caption, for classifier-free guidance
     balance: str = ""  # metadata keys such as "concept,style": a document per value, its image drawn among its own
     caption_choice: str = "all"  # all: another phrasing each time; first: the canonical one
+    num_documents: int = 0  # only so many, evenly spaced, such as a few to overfit on; 0: all
     name: str = ""  # in logs; the kind if empty
 
     def __post_init__(self) -> None:
@@ -45,6 +46,8 @@ class SourceConfig:
             raise ValueError(f"caption_dropout is for draw sources, not for {self.kind}: remove it")
         if self.balance and self.kind not in ("caption", "draw"):
             raise ValueError(f"balance is for caption and draw sources, not for {self.kind}: remove it")
+        if self.num_documents < 0:
+            raise ValueError(f"num_documents={self.num_documents} of a {self.kind} source is negative")
         if self.weight < 0:
             raise ValueError(f"weight={self.weight} of a {self.kind} source is negative")
         if self.kind != "text" and not self.codes:
@@ -155,6 +158,23 @@ class TextSource:
         return text_document(self.vocabulary, text, f"{self.path}:{index}")
 
 
+class SpacedSource:
+    """`num` documents of a source, evenly spaced."""
+
+    def __init__(self, source: Source, num: int):
+        self.name, self.source, self.num = source.name, source, num
+
+    @property
+    def store(self) -> CodeStore | None:
+        return self.source.store
+
+    def __len__(self) -> int:
+        return self.num
+
+    def document(self, index: int, rng: np.random.Generator) -> Document:
+        return self.source.document(index * len(self.source) // self.num, rng)
+
+
 SOURCES: dict[str, Callable[..., Source]] = {
     "caption": CaptionSource,
     "draw": DrawSource,
@@ -176,7 +196,10 @@ def open_sources(
     for source, config in zip(sources, configs, strict=True):
         if not len(source):
             raise ValueError(f"the {config.kind} source {config.path or config.codes!r} is empty")
-    return sources
+    return [
+        SpacedSource(source, c.num_documents) if 0 < c.num_documents < len(source) else source
+        for source, c in zip(sources, configs, strict=True)
+    ]
 
 
 def _read_records(path: str) -> list[dict[str, Any]]:

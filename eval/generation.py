@@ -35,6 +35,8 @@ def choose_prompts(images: ImageSet, num: int, seed: int, subject: str = "concep
     seen: set[str] = set()
     for index in np.random.default_rng(seed).permutation(len(images)).tolist():
         metadata = images.metadata[index]
+        if missing := [key for key in (subject, "style") if key not in metadata]:
+            raise ValueError(f"the JSON of picture {metadata['key']!r} has no {missing[0]}, which prompts depend on")
         if len(chosen) < num and metadata[subject] not in seen:
             seen.add(metadata[subject])
             chosen.append(index)

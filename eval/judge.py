@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, SiglipModel
 
@@ -23,7 +24,7 @@ class Judge:
         try:
             self.model = SiglipModel.from_pretrained(tower).requires_grad_(False).eval()
             self.tokenizer = AutoTokenizer.from_pretrained(tower)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise FileNotFoundError(
                 f"no SigLIP model with its text tokenizer at {tower!r}: "
                 "give a folder of `dualtoken train-tower` or a hub id"

@@ -24,6 +24,12 @@ class LLMConfig:
     attn_implementation: str = "auto"  # flash_attention_2 where CUDA and flash-attn are at hand, else sdpa
     gradient_checkpointing: bool = False
 
+    def __post_init__(self) -> None:
+        for whole, part in (("hidden_size", "num_attention_heads"), ("num_attention_heads", "num_key_value_heads")):
+            size, divisor = getattr(self, whole), getattr(self, part)
+            if min(size, divisor) < 1 or size % divisor:
+                raise ValueError(f"llm: {whole}={size} must be a multiple of {part}={divisor}.")
+
 
 @dataclass(frozen=True)
 class VisualSpec:

@@ -1,6 +1,7 @@
 """The language model of the unified model: any decoder of transformers' Llama, Qwen2 or Qwen3 kind, unpatched."""
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 from transformers.utils import is_flash_attn_2_available
 
@@ -25,6 +26,9 @@ def build_llm(config: LLMConfig, vocab_size: int, dtype: torch.dtype = torch.flo
                 f"no language model could be loaded from llm.path={config.path!r}: "
                 "give a local folder of a Hugging Face model, or a hub id and a network connection."
             ) from error
+        except (ValueError, SafetensorError) as error:
+            reason = str(error).split(". ")[0].splitlines()[0]  # transformers goes on to name every model it has
+            raise ValueError(f"llm.path={config.path!r} holds no language model that can be read: {reason}.") from error
     return prepare(llm, config, vocab_size)
 
 

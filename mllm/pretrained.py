@@ -9,15 +9,16 @@ Any later stage of training can start from it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import AutoConfig
 
 from data.vocabulary import Vocabulary
@@ -64,33 +65,62 @@ def save_unified(
 
 
 def load_model(
-    folder: str | Path, codebooks: Codebooks | None = None, dtype: torch.dtype = torch.float32
+    folder: str | Path,
+    codebooks: Codebooks | None = None,
+    dtype: torch.dtype = torch.float32,
+    making: AbstractContextManager = nullcontext(),
+    whole: Callable[[nn.Parameter], AbstractContextManager] = nullcontext,
 ) -> UnifiedModel:
+    """An engine that holds weights in parts gives `making`, entered while the LLM is made, and `whole`, entered while a
+    parameter is filled: no process then holds the model in full.
+    """
     folder = Path(folder)
     document = _read_config(folder)
     config, visual = _configs(document, folder)
     if codebooks is None:
         codebooks = DualTokenizer.from_pretrained(str(folder / "tokenizer")).codebooks()
     llm_config = AutoConfig.for_model(**document["llm"])
-    llm = llm_from_config(llm_config, resolve_attention(config.llm.attn_implementation), dtype)
+    with making:
+        llm = llm_from_config(llm_config, resolve_attention(config.llm.attn_implementation), dtype)
     llm = prepare(llm, config.llm, document["vocab_size"])
     model = UnifiedModel(config, visual, document["vocab_size"], codebooks, dtype=dtype, llm=llm)
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no exported model: {path.name} is missing; export it again.")
-    try:
-        missing, unexpected = model.load_state_dict(load_file(path), strict=False)
-    except (RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} does not hold the weights that its config.json describes: {reason}") from error
-    missing = [name for name in missing if not (name == TIED and llm_config.tie_word_embeddings)]
-    if missing or unexpected:
-        raise ValueError(f"{path} lacks weights {missing[:3]} or holds unknown ones {unexpected[:3]}: export it again.")
+    _fill(model, folder / "model.safetensors", whole)
     return model.eval()
 
 
-def load_unified(folder: str | Path, dtype: torch.dtype = torch.float32) -> Unified:
-    """Model, vocabulary and tokenizer of one folder, all in evaluation mode on the CPU."""
+@torch.no_grad()
+def _fill(model: UnifiedModel, path: Path, whole: Callable[[nn.Parameter], AbstractContextManager]) -> None:
+    """Copies the weights of a file into the parameters, one at a time."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} is no exported model: {path.name} is missing; export it again.")
+    parameters = dict(model.named_parameters())  # a tied classifier counts once, as in the file
+    try:
+        with safe_open(path, framework="pt") as file:
+            missing, unexpected = sorted(parameters.keys() - file.keys()), sorted(file.keys() - parameters.keys())
+            if missing or unexpected:
+                raise ValueError(
+                    f"{path} lacks weights {missing[:3]} or holds unknown ones {unexpected[:3]}: export it again."
+                )
+            for name, parameter in parameters.items():
+                with whole(parameter):
+                    weight = file.get_tensor(name)
+                    if weight.shape != parameter.shape:
+                        raise ValueError(
+                            f"{path} does not hold the weights that its config.json describes: {name} is "
+                            f"{tuple(weight.shape)}, not {tuple(parameter.shape)}."
+                        )
+                    parameter.copy_(weight)
+    except SafetensorError as error:
+        raise ValueError(f"{path} does not hold the weights that its config.json describes: {error}") from error
+
+
+def load_unified(
+    folder: str | Path,
+    dtype: torch.dtype = torch.float32,
+    making: AbstractContextManager = nullcontext(),
+    whole: Callable[[nn.Parameter], AbstractContextManager] = nullcontext,
+) -> Unified:
+    """Model, vocabulary and tokenizer of one folder, all in evaluation mode on the CPU; see `load_model`."""
     folder = Path(folder)
     document = _read_config(folder)
     tokenizer = DualTokenizer.from_pretrained(str(folder / "tokenizer"))
@@ -100,7 +130,7 @@ def load_unified(folder: str | Path, dtype: torch.dtype = torch.float32) -> Unif
             f"{folder / 'tokenizer'} has id {tokenizer.tokenizer_id}, but the model reads the codes of {expected}: "
             "put back the tokenizer that the model was exported with."
         )
-    model = load_model(folder, tokenizer.codebooks(), dtype)
+    model = load_model(folder, tokenizer.codebooks(), dtype, making, whole)
     return Unified(model, Vocabulary.from_pretrained(folder / "vocabulary"), tokenizer)
 
 

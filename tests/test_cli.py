@@ -68,7 +68,7 @@ def test_wrong_words_exit_with_2(words, capsys):
     assert stop.value.code == 2 and "error: " in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", [n for n in COMMANDS if COMMANDS[n].example.endswith(".yaml") and n != "run"])
+@pytest.mark.parametrize("name", [n for n in COMMANDS if " configs/" in COMMANDS[n].example])
 def test_missing_config(name, capsys):
     assert dualtoken.main([name, "nowhere.yaml"]) == 2
     assert_one_sentence(capsys, "nowhere.yaml")
@@ -102,12 +102,29 @@ def test_invalid_pipeline(tmp_path, capsys):
         (["evaluate", "--benchmarks", "nowhere", "--split", "s", "--out", "out"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
         (["train", "pyproject.toml", "--nproc", "0"], "--nproc 0"),
+        (["chat", "What?", "--max-new-tokens", "0"], "--max-new-tokens 0"),
+        (["train-tower", "configs/tiny/tower.yaml", "data.batch_size=0"], "data.batch_size=0"),
+        (["train-tower", "configs/tiny/tower.yaml", "optimizer.betas=[0.9]"], "optimizer.betas=[0.9] must be two"),
+        (["train-tower", "configs/tiny/tower.yaml", "optimizer.learning_rate=-1"], "learning_rate=-1.0 must be"),
+        (["pretokenize", "configs/tiny/pretokenize.yaml", "batch_size=0"], "batch_size=0"),
+        (["pretokenize", "configs/tiny/pretokenize.yaml", "--nproc", "0"], "--nproc 0"),
+        (["eval-generation", "configs/tiny/generation.yaml", "num_prompts=0"], "num_prompts=0"),
+        (["info", "configs/tiny/pretrain.yaml", "optimizer.heads_learning_rate=-2"], "learning_rate=-2.0 must be"),
+        (["info", "configs/tiny/pretrain.yaml", "model.llm.num_attention_heads=5"], "num_attention_heads=5"),
+        (["info", "configs/tiny/pretrain.yaml", "model.llm.num_key_value_heads=4"], "num_key_value_heads=4"),
     ],
 )
 def test_mistakes_are_one_sentence(words, expected, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert dualtoken.main(words) == 2
     assert_one_sentence(capsys, expected)
+
+
+def test_a_file_where_a_folder_belongs(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "file").touch()
+    assert dualtoken.main(["run", "configs/tiny/demo.yaml", f"out={tmp_path}/file"]) == 2
+    assert_one_sentence(capsys, f"cannot use {tmp_path}/file: file exists")
 
 
 def test_broken_image(tmp_path, capsys):

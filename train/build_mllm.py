@@ -16,12 +16,12 @@ from mllm.model import UnifiedModel
 from mllm.pretrained import Unified, load_unified
 from tokenizer import DualTokenizer
 from train.distributed import World
-from train.engine import EngineConfig, partitioned_loading
+from train.engine import EngineConfig, partitioned_loading, whole
 
 
-def continue_from(folder: str, model: UnifiedConfig) -> Unified:
+def continue_from(folder: str, model: UnifiedConfig, engine: EngineConfig, world: World) -> Unified:
     """The unified model of an earlier stage, with its sizes; what says how to train is this stage's."""
-    unified = load_unified(folder)
+    unified = load_unified(folder, engine.dtype, partitioned_loading(engine, world), whole)
     training = {"loss_weights": model.loss_weights, "visual_dropout": model.visual_dropout}
     own = replace(unified.model.config, **training)
     asked, stored = (replace(c, **training, llm=replace(c.llm, gradient_checkpointing=False)) for c in (model, own))

@@ -89,7 +89,12 @@ def load_state(path: Path, map_location: str | torch.device = "cpu") -> dict[str
     """torch.load that runs no code from the file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: {path.parent} is no checkpoint of this project")
-    return torch.load(path, map_location=map_location, weights_only=True)
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path} is damaged: delete {path.parent}, and the run continues from the checkpoint before it"
+        ) from error
 
 
 def save_rng() -> dict[str, Any]:

@@ -45,7 +45,7 @@ def add_config(parser: ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces one of its values: loop.steps=100")
 
 
-def add_train(parser: ArgumentParser) -> None:
+def add_launched(parser: ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--nproc", type=int, default=1, metavar="N", help="processes on this machine, one per GPU (1)")
 
@@ -74,6 +74,18 @@ def run_import(args: Namespace) -> None:
     tokenizer = import_released(args.checkpoint, config)
     tokenizer.save_pretrained(args.out)
     print(f"tokenizer {tokenizer.tokenizer_id} written to {args.out}, without the checkpoint's text tower")
+
+
+def run_pretokenize(args: Namespace) -> None:
+    from train.config import load_config
+    from train.launch import launch
+    from train.pretokenize import PretokenizeConfig, main
+
+    config = load_config(PretokenizeConfig, args.config, args.overrides)  # wrong keys are known before processes start
+    if args.nproc == 1:
+        main(config)
+    else:
+        launch("train.pretokenize", [args.config, *args.overrides], args.nproc)
 
 
 def add_reconstruct(parser: ArgumentParser) -> None:

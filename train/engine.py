@@ -9,7 +9,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from deepspeed.utils.tensor_fragment import fragment_address  # noqa: E402
 @dataclass(frozen=True)
 class EngineConfig:
     zero_stage: int = 3
-    precision: str = "fp32"  # of weights and activations: fp32 | bf16 (with fp32 master weights)
+    precision: str = "fp32"  # fp32 | autocast: weights fp32, most products bf16 | bf16: both, with fp32 master weights
     matmul_precision: str = "auto"  # of fp32 products, see train/precision.py
     accumulation: int = 1  # micro-batches per step and rank
     offload_optimizer: bool = False  # its states to the CPU's memory
@@ -54,8 +54,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.zero_stage not in (0, 1, 2, 3):
             raise ValueError(f"engine.zero_stage={self.zero_stage} is unknown; choose 0, 1, 2 or 3")
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"engine.precision={self.precision!r} is unknown; choose fp32 or bf16")
+        if self.precision not in ("fp32", "autocast", "bf16"):
+            raise ValueError(f"engine.precision={self.precision!r} is unknown; choose fp32, autocast or bf16")
         if self.accumulation < 1:
             raise ValueError(f"engine.accumulation={self.accumulation} must be at least 1")
         if self.offload_parameters and self.zero_stage != 3:
@@ -104,7 +104,8 @@ def deepspeed_config(
 
 @contextmanager
 def partitioned_loading(config: EngineConfig, world: World) -> Iterator[None]:
-    """Inside, `from_pretrained` of transformers loads straight into ZeRO-3 partitions: no rank holds the model in full.
+    """Inside, transformers makes models in ZeRO-3 partitions: `from_pretrained` loads straight into them, and what
+    `from_config` makes is filled through `whole`. No rank holds the model in full.
 
     Only for pretrained weights. What is drawn at random stays outside, so that all ranks draw the same numbers. Never a
     bare zero.Init around a constructor: transformers would initialise empty partitions, in silence.
@@ -118,6 +119,11 @@ def partitioned_loading(config: EngineConfig, world: World) -> Iterator[None]:
     keep_alive = HfDeepSpeedConfig(deepspeed_config(config, 1, world.size))
     yield
     del keep_alive
+
+
+def whole(parameter: nn.Parameter) -> AbstractContextManager:
+    """Inside, `parameter` is whole on every rank and may be written, alike on all; every rank must enter."""
+    return deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_id"))
 
 
 def _init_deepspeed(world: World) -> None:
@@ -142,8 +148,13 @@ class Engine:
         self.config, self.world, self.groups = config, world, groups
         self._backwards = 0  # micro-batches of the step so far
         self._clipping = optimizer.gradient_clipping
-        self._is_plain = config.zero_stage == 0 and config.precision == "fp32"  # no optimizer of DeepSpeed's own
+        self._is_plain = config.zero_stage == 0 and config.precision != "bf16"  # no optimizer of DeepSpeed's own
         _init_deepspeed(world)
+        if config.precision == "autocast":
+            # Around the model's own forward, for DeepSpeed switches off one that is around its engine. A cache would
+            # keep the bf16 copies of all weights, whole, until the end of the forward pass.
+            autocast = torch.autocast(world.device.type, torch.bfloat16, cache_enabled=False)
+            model.forward = autocast(model.forward)
         layers = _layer_classes(model)
         if config.zero_stage == 3 and layers:  # each is gathered whole: one collective instead of one per matrix
             deepspeed.utils.set_z3_leaf_modules(model, layers)

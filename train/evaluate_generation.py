@@ -31,6 +31,11 @@ class EvaluateGenerationConfig:
     batch_size: int = 50
     precision: str = "auto"
 
+    def __post_init__(self) -> None:
+        for name in ("num_prompts", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
 
 def main(config: EvaluateGenerationConfig) -> None:
     set_matmul_precision(config.precision)

@@ -14,6 +14,17 @@ class OptimizerConfig:
     weight_decay: float = 0.05
     gradient_clipping: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_adamw(self.learning_rate, self.betas)
+
+
+def check_adamw(learning_rate: float, betas: list[float]) -> None:
+    """Raises ValueError for what AdamW cannot work with."""
+    if not learning_rate >= 0:
+        raise ValueError(f"optimizer.learning_rate={learning_rate} must be a number from 0 up")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"optimizer.betas={betas} must be two numbers from 0 to below 1, such as [0.9, 0.95]")
+
 
 def build_adamw(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over the trainable ones of `parameters`; vectors (biases, norms, scalars) are not decayed."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from train.optimizer import check_adamw
+
 # The parts that configs name, and the modules of the model that each consists of.
 PARTS = {"llm": ("llm.",), "projector": ("visual_embedding.",), "heads": ("pixel_head.", "semantic_head.")}
 
@@ -18,6 +20,10 @@ class PartsOptimizerConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     weight_decay: float = 0.0
     gradient_clipping: float = 1.0  # 0: none
+
+    def __post_init__(self) -> None:
+        for part in PARTS:
+            check_adamw(self.rate_of(part), self.betas)
 
     def rate_of(self, part: str) -> float:
         own = {"projector": self.projector_learning_rate, "heads": self.heads_learning_rate}.get(part)

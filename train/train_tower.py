@@ -113,18 +113,22 @@ def train_text_tokenizer(captions: list[str], config: TrainTowerConfig) -> Sigli
     path = Path(config.out) / "spiece.model"
     if not path.exists():
         model = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([" ".join(c.lower().split()) for c in captions]),
-            model_writer=model,
-            vocab_size=config.vocabulary_size,
-            hard_vocab_limit=False,
-            bos_id=-1,
-            pad_id=-1,
-            eos_id=1,
-            unk_id=0,
-            num_threads=1,
-            minloglevel=2,
-        )
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter([" ".join(c.lower().split()) for c in captions]),
+                model_writer=model,
+                vocab_size=config.vocabulary_size,
+                hard_vocab_limit=False,
+                bos_id=-1,
+                pad_id=-1,
+                eos_id=1,
+                unk_id=0,
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            reason = str(error).rsplit("] ", 1)[-1]
+            raise ValueError(f"no text tokenizer of vocabulary_size={config.vocabulary_size}: {reason}") from error
         path.write_bytes(model.getvalue())
     return SiglipTokenizer(vocab_file=str(path), model_max_length=config.text_length)
 

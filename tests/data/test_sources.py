@@ -41,6 +41,14 @@ def test_balance_gives_every_value_one_document_and_every_image_a_chance(vocabul
         SourceConfig(kind="text", path="x", balance="group")
 
 
+@pytest.mark.parametrize(("num", "expected"), [(0, range(7)), (3, [0, 2, 4]), (1, [0]), (7, range(7)), (9, range(7))])
+def test_a_number_of_documents_takes_them_evenly_spaced(vocabulary, make_store, num, expected):
+    store = make_store(num_samples=7)
+    draw = source(vocabulary, kind="draw", codes=str(store.path), caption_choice="first", num_documents=num)
+    assert [draw.document(i, rng()).key for i in range(len(draw))] == [f"codes-{i}" for i in expected]
+    assert draw.name == "draw" and draw.store.path == store.path
+
+
 def test_dropped_captions(vocabulary, make_store):
     path = str(make_store(captions=["red apple"]).path)
     draw = source(vocabulary, kind="draw", codes=path, caption_dropout=0.3)
@@ -140,6 +148,7 @@ def test_a_sample_without_a_caption_is_named(vocabulary, make_store):
         ({"kind": "caption", "codes": "c", "caption_dropout": 0.1}, "for draw sources"),
         ({"kind": "draw", "codes": "c", "caption_dropout": 1.1}, "between 0 and 1"),
         ({"kind": "draw", "codes": "c", "weight": -1.0}, "is negative"),
+        ({"kind": "draw", "codes": "c", "num_documents": -1}, "num_documents=-1 of a draw source is negative"),
     ],
 )
 def test_bad_configs(config, message):

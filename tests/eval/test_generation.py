@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from transformers import SiglipConfig, SiglipModel
 
 from data.image_batches import ImageSet
 from eval.generation import CaptionJudge, choose_prompts
+from eval.judge import Judge
 from eval.sheets import contact_sheet
 from eval.zero_shot import class_features, retrieval_at_1, top1
 
@@ -53,6 +55,22 @@ def test_prompts_are_of_distinct_subjects_and_the_same_for_a_seed():
     assert choose_prompts(Pictures(), 5, seed=0).captions == prompts.captions
     with pytest.raises(ValueError, match="only 5 subjects"):
         choose_prompts(Pictures(), 6, seed=0)
+
+
+def test_pictures_without_what_prompts_are_chosen_by_are_named():
+    pictures = Pictures()
+    del pictures.metadata[3]["style"]
+    with pytest.raises(ValueError, match="JSON of picture '3' has no style"):
+        choose_prompts(pictures, 5, seed=0)
+
+
+def test_a_judge_that_cannot_be_read_is_named(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    vision, text = {**sizes, "image_size": 8, "patch_size": 4}, {**sizes, "vocab_size": 8}
+    SiglipModel(SiglipConfig(vision_config=vision, text_config=text)).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(FileNotFoundError, match="no SigLIP model"):
+        Judge(str(tmp_path))
 
 
 def test_the_right_pictures_score_one_and_shuffled_ones_zero():

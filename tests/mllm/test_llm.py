@@ -38,6 +38,12 @@ def test_mistakes_are_named(model, tmp_path):
     model.llm.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="vocabulary has 100000 entries"):
         build_llm(LLMConfig(path=str(tmp_path)), 100_000)
+    (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
+    with pytest.raises(ValueError, match=r"llm.path=.* holds no language model") as mistake:
+        build_llm(LLMConfig(path=str(tmp_path)), 40)
+    assert len(str(mistake.value)) < 400  # without the names of all models that transformers knows
+    with pytest.raises(ValueError, match="hidden_size=64 must be a multiple of num_attention_heads=5"):
+        LLMConfig(hidden_size=64, num_attention_heads=5)
     with pytest.raises(ValueError, match="visual_input='none'"):
         UnifiedConfig(visual_input="none")
 

@@ -65,6 +65,15 @@ def test_a_step_that_is_saved_again_replaces_itself(tmp_path: Path):
     assert load_checkpoint(tmp_path / "step-000003") == {"value": 2}
 
 
+def test_a_damaged_checkpoint_is_named(tmp_path: Path):
+    folder = save_checkpoint(tmp_path, 1, {"weights": torch.randn(100)})
+    content = (folder / "state.pt").read_bytes()
+    for damaged in (content[:300], b""):
+        (folder / "state.pt").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"state\.pt is damaged: delete .*step-000001"):
+            load_checkpoint(folder)
+
+
 class Harmful:
     def __reduce__(self):
         return (print, ("code from a file ran",))

@@ -26,7 +26,7 @@ from mllm.generate import generate_images
 from mllm.loss import loss
 from mllm.pretrained import Unified
 from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
-from train.build_mllm import begin, training_texts
+from train.build_mllm import begin, continue_from, training_texts
 from train.checkpoint import latest_checkpoint
 from train.distributed import World, init_world
 from train.engine import Engine, EngineConfig, deepspeed_config
@@ -52,7 +52,11 @@ class Setting:
         config = tiny_config(folder, **changes)
         llm = replace(config.model.llm, gradient_checkpointing=checkpointing)
         vocabulary = Vocabulary.from_pretrained(folder / "vocabulary")
-        self.unified = begin(replace(config.model, llm=llm), str(config.tokenizer), vocabulary, 0, engine, world)
+        model, tokenizer = replace(config.model, llm=llm), str(config.tokenizer)
+        if config.init is None:
+            self.unified = begin(model, tokenizer, vocabulary, 0, engine, world)
+        else:
+            self.unified = continue_from(config.init, model, engine, world)
         self.partitioned_at_birth = all(hasattr(p, "ds_id") for p in self.unified.model.llm.parameters())
         groups = group_parameters(self.unified.model, config.trainable, config.optimizer)
         self.engine = Engine(engine, world, self.unified.model, groups, config.optimizer, config.data.rows_per_batch)
@@ -104,6 +108,10 @@ def two_ranks(folder: Path) -> None:
     seen["frozen"] = freeze(folder, world)
     seen["gathered"] = gather(folder, world)
     seen["partitioned"] = load_partitioned(folder, world)
+    seen["continued"] = continue_partitioned(folder, world)
+    for name in ("zero 3", "zero 0"):
+        seen[f"{name} autocast"] = autocast(folder, replace(ENGINES[name], precision="autocast"), world)
+    seen["checkpointed autocast"] = autocast(folder, replace(ENGINES["zero 3"], precision="autocast"), world, True)
     seen["bf16"] = half_precision(folder, world)
     if world.is_main:
         torch.save(seen, folder / "seen.pt")
@@ -181,6 +189,32 @@ def load_partitioned(folder: Path, world: World) -> dict:
     return {"weights": weights, "partitioned": setting.partitioned_at_birth, "norm": setting.step()}
 
 
+def continue_partitioned(folder: Path, world: World) -> dict:
+    """An exported model of an earlier stage, read into partitions."""
+    setting = Setting(folder, ENGINES["zero 3"], world, init=str(folder / "export"), tokenizer=None, model={})
+    weights = setting.engine.state_dict()
+    step = next(setting.steps)
+    setting.backward(step.micro_batches, step.num_targets)
+    grads = gradients(setting.engine.model)
+    setting.engine.step()
+    return {"weights": weights, "partitioned": setting.partitioned_at_birth, "gradients": grads}
+
+
+def autocast(folder: Path, config: EngineConfig, world: World, checkpointing: bool = False) -> dict:
+    setting = Setting(folder, config, world, checkpointing)
+    step = next(setting.steps)
+    setting.backward(step.micro_batches, step.num_targets)
+    grads, means = gradients(setting.engine.model), setting.meter.means()
+    with torch.no_grad():  # as held-out documents are looked at
+        setting.engine.train(False)
+        for batch in step.micro_batches:
+            setting.meter.add(setting.engine(batch))
+        setting.engine.train()
+    weights = {parameter.dtype for parameter in setting.engine.model.parameters()}
+    seen = {"gradients": grads, "means": means, "held out": setting.meter.means(), "weights": list(weights)}
+    return {**seen, "norm": setting.engine.step(), "next": setting.step()}
+
+
 def half_precision(folder: Path, world: World) -> dict:
     setting = Setting(folder, replace(ENGINES["zero 3"], precision="bf16"), world)
     norm = setting.step()
@@ -200,6 +234,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     torch.manual_seed(5)
     Qwen2ForCausalLM(llm).save_pretrained(folder / "llm")
+    unified = reference(folder)
+    unified.model.save_pretrained(folder / "export", unified.vocabulary, unified.tokenizer)
     return folder
 
 
@@ -293,9 +329,28 @@ def test_pretrained_weights_load_straight_into_partitions(seen, folder):
     assert seen["partitioned"]["partitioned"] and math.isfinite(seen["partitioned"]["norm"])
 
 
+def test_an_exported_model_loads_straight_into_partitions(seen, folder, one_process):
+    weights = load_file(folder / "export" / "model.safetensors")
+    assert_equal(seen["continued"]["weights"], weights)
+    assert seen["continued"]["partitioned"]
+    assert_same_gradients(seen["continued"]["gradients"], one_process["gradients"])
+
+
 def test_bf16_casts_the_weights_and_not_the_codebooks(seen):
     assert seen["bf16"]["weights"] == torch.bfloat16 and seen["bf16"]["codebooks"] == torch.float32
     assert seen["bf16"]["norm"] == pytest.approx(seen["zero 3"]["norm"], rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["zero 3 autocast", "zero 0 autocast", "checkpointed autocast"])
+def test_autocast_is_close_to_fp32_and_keeps_weights_in_fp32(name, seen, one_process):
+    autocast, fp32 = seen[name], one_process["gradients"]
+    assert autocast["weights"] == [torch.float32]
+    assert autocast["means"]["loss"] == pytest.approx(one_process["loss"], rel=1e-3)
+    assert autocast["held out"] == autocast["means"]
+    ours, theirs = (torch.cat([grads[n].flatten() for n in fp32]) for grads in (autocast["gradients"], fp32))
+    assert 1e-3 < (ours - theirs).norm() / theirs.norm() < 0.02  # rounded, as bf16 is
+    assert autocast["norm"] == pytest.approx(theirs.norm().item(), rel=0.01)
+    assert math.isfinite(autocast["next"])
 
 
 def test_a_checkpoint_of_another_number_of_processes_is_refused(seen, folder):

@@ -1,0 +1,81 @@
+"""A code store written in parts, one for each shard of its source, by any number of processes.
+
+    .NAME.parts/00000/   a store of its own (data/codes.py), whole or absent; the number is that of the shard
+    NAME/                the same folder, once every part is there and a state.json names the files of all of them
+
+Nothing is copied at the end, and what a kill leaves of a run is used by the next one. A part holds the rows of its
+shard and nothing else, so neither the number of processes nor a restart changes the store.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.codes import PROVENANCE, CodeWriter, publish_store, refuse_foreign_folder
+
+STATE, INFO = "state.json", "dataset_info.json"  # of `datasets.load_from_disk`
+
+
+class CodeParts:
+    """The parts of the store that is to stand at `path`, by the shard that each is read from.
+
+    parts.discard_outdated()            one process, before any other continues
+    for shard in parts.missing():       any processes, each shard by one of them
+        with parts.writer(shard) as writer: ...
+    parts.publish()                     one process, after all
+    """
+
+    def __init__(self, path: str | Path, provenance: Mapping[str, Any], shards: Sequence[str | Path]):
+        self.path, self.provenance = Path(path), dict(provenance)
+        refuse_foreign_folder(self.path)
+        self.folder = self.path.with_name(f".{self.path.name}.parts")
+        names = dict.fromkeys(map(str, shards))  # a shard that is named twice is read once
+        self.parts = {shard: self.folder / f"{index:05d}" for index, shard in enumerate(names)}
+
+    def discard_outdated(self) -> None:
+        """Deletes what an earlier run left and this one cannot use: torn parts, other codes, parts of older shards."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        usable = {part for shard, part in self.parts.items() if self._is_current(shard)}
+        for child in self.folder.iterdir():
+            if child.is_file():
+                child.unlink()
+            elif child not in usable:
+                shutil.rmtree(child)
+
+    def missing(self) -> list[str]:
+        """The shards that have no part yet."""
+        return [shard for shard, part in self.parts.items() if not part.exists()]
+
+    def writer(self, shard: str) -> CodeWriter:
+        return CodeWriter(self.parts[shard], self._provenance_of(shard))
+
+    def publish(self) -> None:
+        """Makes the folder of all parts the store. A shard without a usable sample has no part and adds nothing."""
+        present = [part for part in self.parts.values() if part.exists()]
+        if not present:
+            raise ValueError(f"no sample was written to {str(self.path)!r}: the source has no usable image")
+        states = [json.loads((part / STATE).read_text()) for part in present]
+        files = [
+            {"filename": f"{part.name}/{file['filename']}"}
+            for part, state in zip(present, states, strict=True)
+            for file in state["_data_files"]
+        ]
+        state = states[0] | {"_data_files": files, "_fingerprint": None}
+        (self.folder / STATE).write_text(json.dumps(state, indent=2))
+        shutil.copyfile(present[0] / INFO, self.folder / INFO)
+        (self.folder / PROVENANCE).write_text(json.dumps(self.provenance, indent=2))
+        publish_store(self.folder, self.path)
+
+    def _provenance_of(self, shard: str) -> dict[str, Any]:
+        return self.provenance | {"source": shard}
+
+    def _is_current(self, shard: str) -> bool:
+        """Whether its part is there, of these codes, and not older than the shard."""
+        file = self.parts[shard] / PROVENANCE
+        return (
+            file.is_file()
+            and file.stat().st_mtime >= Path(shard).stat().st_mtime
+            and json.loads(file.read_text()) == self._provenance_of(shard)
+        )
