@@ -2,9 +2,9 @@
 
     d² = ‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁ Σ₂)^½
 
-in float64 throughout, covariances over n − 1, as pytorch-fid, clean-fid and torch-fidelity have it. They take the square
-root of the product by `scipy.linalg.sqrtm`, which fails or turns complex where a covariance is singular, as it is with
-fewer images than dimensions. With Σᵢ = Fᵢᵀ Fᵢ the trace is the sum of the singular values of F₁ F₂ᵀ, which exists for all.
+in float64 throughout, covariances over n − 1, as pytorch-fid, clean-fid and torch-fidelity have it. They take the root
+of the product by `scipy.linalg.sqrtm`, which fails or turns complex where a covariance is singular, as it is with fewer
+images than dimensions. With Σᵢ = Fᵢᵀ Fᵢ the trace is the sum of the singular values of F₁ F₂ᵀ, which always exist.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Moments:
     def of(cls, features: np.ndarray) -> Moments:
         """float[n, d], n ≥ 1. Raises ValueError where a feature is not finite."""
         if not np.isfinite(features).all():
-            raise ValueError("features for a Fréchet distance hold NaN or infinity: the images or the network are broken")
+            raise ValueError("features for a Fréchet distance hold NaN or infinity: the network is broken")
         features = features.astype(np.float64)
         mean = features.mean(axis=0)
         centred = features - mean
