@@ -9,7 +9,7 @@ parts hold together; one that was made from anything else than this run's models
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class Parts:
             return False
 
 
-def fingerprint(choices: Mapping[str, Any], paths: list[str | Path]) -> str:
+def fingerprint(choices: Mapping[str, Any], paths: Iterable[str]) -> str:
     """A hash of choices and of files: of each path its name, and the size and time of the files directly under it.
 
     A path that does not exist is a name (a model on the hub).

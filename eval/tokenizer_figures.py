@@ -26,9 +26,10 @@ def reconstruction(parts: Parts, has_lpips: bool) -> dict[str, float]:
     """Means over pictures. One that is reproduced exactly has no finite PSNR: it is counted, not in that mean."""
     values = parts.joined("psnr")
     exact = values.isinf()
-    figures: dict[str, float] = {"ssim": parts.joined("ssim").mean().item(), "images": len(values)}
+    figures: dict[str, float] = {}
     if not exact.all():
         figures["psnr"] = values[~exact].mean().item()
+    figures |= {"ssim": parts.joined("ssim").mean().item(), "images": len(values)}
     if exact.any():
         figures["exact_images"] = int(exact.sum())
     if has_lpips:

@@ -31,8 +31,7 @@ from train.distributed import World, init_world, leave_world
 from train.launch import run_launched
 from train.precision import set_matmul_precision
 from train.pretokenize import WEEK
-from train.report_sections import flatten
-from train.run import Run, TrackingConfig, write_atomically
+from train.run import Run, TrackingConfig, flatten, write_atomically
 
 SHEET_COLUMNS = 8
 
@@ -120,7 +119,7 @@ def made_from(config: EvaluateTokenizerConfig, transform: ImageTransform) -> str
     """The fingerprint of everything that decides the measurements of a part."""
     names = ("images", "fid", "lpips", "lpips_weights", "batch_size", "part_size", "precision")
     choices = {name: value for name, value in asdict(config).items() if name in names}
-    paths = [config.tokenizer, config.tower, *expand_shards(config.images), config.fid.weights or ""]
+    paths = [config.tokenizer, config.tower, *map(str, expand_shards(config.images)), config.fid.weights or ""]
     return fingerprint({**choices, "transform": transform.describe()}, paths)
 
 
@@ -164,6 +163,16 @@ def summarise(
         )
     judge = instruments.judge
     protocols = config.fid.protocols if instruments.fid is not None else []
+    protocol = {
+        "pictures": transform.describe(),
+        "psnr": "of each image on [0, 1] at 8 bits, then the mean",
+        "ssim": "11×11 Gaussian, σ 1.5, valid region, at 8 bits",
+        "tokenizer_id": instruments.tokenizer.tokenizer_id,
+    }
+    if config.lpips:
+        protocol["lpips"] = "VGG16, version 0.1, at 8 bits"
+    if protocols:
+        protocol["rfid"] = f"Inception 2015-12-05, {num_measured} images; published figures are over 50,000"
     sections: dict[str, Any] = {
         "reconstruction": {**figures.reconstruction(parts, config.lpips), "skipped": skipped},
         "rfid": figures.rfid(parts, protocols),
@@ -171,14 +180,7 @@ def summarise(
         "zero_shot": figures.zero_shot(parts, judge, described, str(config.label)) if described else {},
         "retrieval": figures.retrieval(parts, judge),
         "flickr8k": figures.flickr8k(instruments, captioned, transform, config.batch_size) if captioned else {},
-        "protocol": {
-            "pictures": transform.describe(),
-            "psnr": "of each image on [0, 1] at 8 bits, then the mean",
-            "ssim": "11×11 Gaussian, σ 1.5, valid region, at 8 bits",
-            "lpips": "VGG16, version 0.1, at 8 bits",
-            "rfid": f"Inception 2015-12-05, {num_measured} images; published figures are over 50,000",
-            "tokenizer_id": instruments.tokenizer.tokenizer_id,
-        },
+        "protocol": protocol,
     }
     return {name: section for name, section in sections.items() if section}
 

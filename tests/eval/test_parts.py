@@ -37,9 +37,9 @@ def test_a_fingerprint_knows_choices_and_files(tmp_path):
     model = tmp_path / "model"
     model.mkdir()
     (model / "weights").write_bytes(b"1")
-    before = fingerprint({"size": 1}, [model, "name/on-the-hub"])
-    assert fingerprint({"size": 1}, [model, "name/on-the-hub"]) == before
-    assert fingerprint({"size": 2}, [model, "name/on-the-hub"]) != before
-    assert fingerprint({"size": 1}, [model, "another/on-the-hub"]) != before
+    before = fingerprint({"size": 1}, [str(model), "name/on-the-hub"])
+    assert fingerprint({"size": 1}, [str(model), "name/on-the-hub"]) == before
+    assert fingerprint({"size": 2}, [str(model), "name/on-the-hub"]) != before
+    assert fingerprint({"size": 1}, [str(model), "another/on-the-hub"]) != before
     (model / "weights").write_bytes(b"12")
-    assert fingerprint({"size": 1}, [model, "name/on-the-hub"]) != before
+    assert fingerprint({"size": 1}, [str(model), "name/on-the-hub"]) != before
