@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from train import commands
-from train.commands import Command, stage
+from train.commands import Command, launched_stage, stage
 from train.launch import sentence
 
 PUBLIC_NAMES = {
@@ -54,13 +54,14 @@ COMMANDS = {
         example="dualtoken import-tokenizer epoch_20.pt --config configs/full/tokenizer_released_384.yaml "
         "--out runs/released/384",
     ),
-    "eval-tokenizer": stage(
+    "eval-tokenizer": launched_stage(
         "train.evaluate_tokenizer",
         "EvaluateTokenizerConfig",
-        "Measure a tokenizer: PSNR, SSIM, codebook usage, zero-shot accuracy, retrieval.",
-        reads="a tokenizer, the SigLIP folder it grew from, shards of pictures",
-        writes="OUT/result.json and a sheet of reconstructions",
-        example="dualtoken eval-tokenizer configs/tiny/tokenizer_eval.yaml",
+        "Measure a tokenizer: rFID, PSNR, SSIM, LPIPS, codebook usage, zero-shot accuracy, retrieval.",
+        reads="a tokenizer, the SigLIP folder it grew from, shards or a folder of pictures; the weights that FID needs",
+        writes="OUT/result.json, per_image.jsonl, sheets of reconstructions; OUT/parts, from which it continues",
+        example="dualtoken eval-tokenizer configs/tiny/tokenizer_eval.yaml\n"
+        "         ImageNet on eight GPUs: dualtoken eval-tokenizer configs/full/tokenizer_eval.yaml --nproc 8",
     ),
     "reconstruct": Command(
         "Show pictures beside what is left of them after their codes.",
@@ -70,10 +71,10 @@ COMMANDS = {
         writes="one side-by-side PNG per file",
         example="dualtoken reconstruct cat.jpg dog.png --out runs/reconstructions",
     ),
-    "pretokenize": Command(
+    "pretokenize": launched_stage(
+        "train.pretokenize",
+        "PretokenizeConfig",
         "Turn pictures into codes once, before training reads them many times.",
-        commands.add_launched,
-        commands.run_pretokenize,
         reads="shards of captioned pictures, a tokenizer",
         writes="OUT, a code store that names the tokenizer it belongs to",
         example="dualtoken pretokenize configs/tiny/pretokenize.yaml --nproc 2",

@@ -12,7 +12,7 @@ from typing import IO, Literal, get_args
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 MAX_PIXELS = 64 * 1024 * 1024
@@ -45,6 +45,10 @@ def _decode(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
             return _to_rgb(image, name, max_pixels)
     except ValueError:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit is higher than ours and tells no size
+        raise ValueError(f"{name} has far more than the limit of {max_pixels} pixels; scale it down first") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name} cannot be read as an image: its format is unknown or its start missing") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, … on broken input
         raise ValueError(f"{name} cannot be read as an image ({type(error).__name__}: {error})") from error
 
@@ -59,12 +63,18 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     _check_size(image, name, max_pixels)
     image = ImageOps.exif_transpose(image)
     if image.mode in _SIXTEEN_BIT:
-        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"{name} holds 32-bit pixels, whose range is not known; convert it to 8 bits first")
+        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError(f"{name} holds floating-point pixels, whose range is not known; convert it to 8 bits first")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layer = image.convert("RGBA")
+    try:
+        if not image.has_transparency_data:
+            return image.convert("RGB")
+        layer = image.convert("RGBA")
+    except ValueError as error:
+        raise ValueError(f"{name} has pixels of mode {image.mode}, which cannot become RGB ({error})") from error
     white = Image.new("RGBA", layer.size, "white")
     white.alpha_composite(layer)
     return white.convert("RGB")
@@ -121,6 +131,8 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 
 def to_pil(pixel_values: Tensor) -> Image.Image:
-    """float[3, h, w] in [−1, 1] (clamped) → 8-bit RGB picture."""
+    """float[3, h, w] in [−1, 1] (clamped) → 8-bit RGB picture; NaN, which no level stands for, is a ValueError."""
+    if pixel_values.isnan().any():
+        raise ValueError("a picture holds NaN: the weights that made it are damaged, or its training diverged")
     scaled = (pixel_values.detach().float().clamp(-1, 1) + 1) * 127.5
     return Image.fromarray(scaled.round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy())

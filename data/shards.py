@@ -1,8 +1,9 @@
 """Raw pictures with captions from webdataset tars or a folder of images (DESIGN.md §5, §9).
 
 A tar holds one sample under one key: `KEY.jpg|jpeg|png|webp` with `KEY.txt` and/or `KEY.json` (its `caption`), the
-img2dataset layout, compressed or not. Members are read as a stream and never written to disk, so their names are only
-names. A bad sample is skipped, counted and logged with shard and key; too many of them end the run with an error.
+img2dataset layout, compressed or not; `KEY.cls` is its class, as in the usual shards of ImageNet. Members are read as a
+stream and never written to disk, so their names are only names. A bad sample is skipped, counted and logged with shard
+and key; too many of them end the run with an error.
 """
 
 import glob
@@ -11,7 +12,7 @@ import logging
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +39,7 @@ class RawSample:
     """RGB."""
     caption: str
     metadata: dict[str, Any]
+    """Its JSON; besides, `cls` where a file of that ending gives a class, and `folder`, the name of its folder."""
     shard: str
     """The tar or the folder it came from."""
 
@@ -121,12 +123,7 @@ def iterate_shards(
     if shuffle_seed is not None:
         parts = _shuffle(parts, random.Random(f"samples {shuffle_seed} {epoch} {rank}"))
     for part in parts:
-        health.seen += 1
-        try:
-            sample = _decode(part)
-        except (ValueError, RecursionError) as error:
-            health.skip(part.shard, part.key, error)
-        else:
+        if (sample := _decode_or_skip(part, health)) is not None:
             yield sample
         if health.seen % _CHECK_EVERY == 0:
             health.check()
@@ -135,22 +132,43 @@ def iterate_shards(
         logger.warning("skipped %d of %d samples", health.bad.total(), health.seen)
 
 
+def count_samples(urls: Spec) -> int:
+    """How many samples there are, good or bad, in one pass that decodes nothing; ValueError where a tar is damaged."""
+    health = _Health(limit=0)
+    count = sum(1 for _ in _read_all(expand_shards(urls), health))
+    if health.bad:
+        raise ValueError(f"{next(iter(health.bad))} is damaged or cut short: what it should hold cannot be known")
+    return count
+
+
+def select_samples(urls: Spec, wanted: Callable[[int], bool]) -> Iterator[tuple[int, RawSample]]:
+    """The samples whose place (from 0, in the order of the shards) is wanted, each with its place.
+
+    The others are not decoded. For evaluation: captions are welcome, not required, and a bad sample is logged and left
+    out, for the caller to count.
+    """
+    health = _Health(limit=1)
+    for place, part in enumerate(_read_all(expand_shards(urls), health, needs_caption=False)):
+        if wanted(place) and (sample := _decode_or_skip(part, health)) is not None:
+            yield place, sample
+
+
 @dataclass(frozen=True)
 class _Part:
-    """One sample before decoding: the bytes of its files by ending."""
+    """One sample before decoding: its files by ending, in a tar their bytes, in a folder their paths."""
 
     key: str
     shard: str
-    files: dict[str, bytes]
+    files: dict[str, bytes | Path]
     needs_caption: bool
 
 
-def _read_all(shards: Iterable[Path], health: _Health) -> Iterator[_Part]:
+def _read_all(shards: Iterable[Path], health: _Health, needs_caption: bool = True) -> Iterator[_Part]:
     for shard in shards:
-        yield from _read_folder(shard) if shard.is_dir() else _read_tar(shard, health)
+        yield from _read_folder(shard) if shard.is_dir() else _read_tar(shard, health, needs_caption)
 
 
-def _read_tar(shard: Path, health: _Health) -> Iterator[_Part]:
+def _read_tar(shard: Path, health: _Health, needs_caption: bool) -> Iterator[_Part]:
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
     def skip(error: Exception) -> bool:
@@ -163,7 +181,7 @@ def _read_tar(shard: Path, health: _Health) -> Iterator[_Part]:
         members = tar_file_expander([{"url": str(shard), "stream": stream}], handler=skip)
         for sample in group_by_keys(members, handler=skip):
             files = {ending: data for ending, data in sample.items() if not ending.startswith("__")}
-            yield _Part(sample["__key__"], str(shard), files, needs_caption=True)
+            yield _Part(sample["__key__"], str(shard), files, needs_caption)
 
 
 def _read_folder(folder: Path) -> Iterator[_Part]:
@@ -172,9 +190,9 @@ def _read_folder(folder: Path) -> Iterator[_Part]:
         ending = path.suffix[1:].lower()
         if ending in IMAGE_ENDINGS and path.is_file():
             beside = {kind: path.with_suffix(f".{kind}") for kind in ("txt", "json")}
-            files = {kind: file.read_bytes() for kind, file in beside.items() if file.is_file()}
+            files = {kind: file for kind, file in beside.items() if file.is_file()}
             key = path.relative_to(folder).with_suffix("").as_posix()
-            yield _Part(key, str(folder), {ending: path.read_bytes(), **files}, needs_caption=False)
+            yield _Part(key, str(folder), {ending: path, **files}, needs_caption=False)
 
 
 def _shuffle(items: Iterable[Item], rng: random.Random) -> Iterator[Item]:
@@ -191,14 +209,32 @@ def _shuffle(items: Iterable[Item], rng: random.Random) -> Iterator[Item]:
     yield from window
 
 
+def _decode_or_skip(part: _Part, health: _Health) -> RawSample | None:
+    health.seen += 1
+    try:
+        return _decode(part)
+    except (ValueError, OSError, RecursionError) as error:
+        health.skip(part.shard, part.key, error)
+        return None
+
+
 def _decode(part: _Part) -> RawSample:
-    image = next((data for ending, data in part.files.items() if ending.split(".")[-1] in IMAGE_ENDINGS), None)
+    image = next((file for ending, file in part.files.items() if ending.split(".")[-1] in IMAGE_ENDINGS), None)
     if image is None:
         raise ValueError(f"it has no image (only {', '.join(sorted(part.files)) or 'nothing'})")
-    metadata = json.loads(part.files["json"].decode()) if "json" in part.files else {}
+    texts = {kind: _text(part.files[kind]) for kind in ("txt", "json", "cls") if kind in part.files}
+    metadata = json.loads(texts.get("json", "{}"))
     if not isinstance(metadata, dict):
         raise ValueError("its json is not an object")
-    caption = part.files["txt"].decode() if "txt" in part.files else metadata.get("caption", "")
+    if "cls" in texts:
+        metadata["cls"] = int(texts["cls"])
+    if "/" in part.key:
+        metadata.setdefault("folder", part.key.split("/")[-2])
+    caption = texts["txt"] if "txt" in texts else metadata.get("caption", "")
     if not isinstance(caption, str) or (part.needs_caption and not caption.strip()):
         raise ValueError("it has no caption (neither txt nor a caption in json)")
     return RawSample(part.key, load_image(image), caption.strip(), metadata, part.shard)
+
+
+def _text(file: bytes | Path) -> str:
+    return (file.read_bytes() if isinstance(file, Path) else file).decode()

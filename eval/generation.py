@@ -15,7 +15,7 @@ from tqdm import tqdm
 from data.image_batches import ImageSet
 from eval.draw import draw_batch
 from eval.judge import Judge
-from eval.zero_shot import class_features, retrieval_at_1, top1
+from eval.zero_shot import accuracy, class_features, retrieval_at_1
 from heads.sampling import SamplingConfig
 from mllm.pretrained import Unified
 
@@ -67,7 +67,7 @@ class CaptionJudge:
         return {
             "retrieval_at_1": recall,
             "retrieval_over_chance": recall * len(self.prompts.captions),
-            "style_accuracy": top1(features, self.styles, wanted),
+            "style_accuracy": accuracy(features, self.styles, wanted),
         }
 
 

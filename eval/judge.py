@@ -15,32 +15,37 @@ TEXT_BATCH = 256
 
 
 class Judge:
-    """All features are L2-normalised float[*, d]."""
+    """All features are L2-normalised float[*, d]; those of texts are on the CPU, however many they are."""
 
-    def __init__(self, tower: str):
+    def __init__(self, tower: str, device: torch.device | str = "cpu"):
         """`tower`: a SigLIP folder (of `dualtoken train-tower`) or hub id. Raises FileNotFoundError."""
         if Path(tower).exists() and not (Path(tower) / "config.json").is_file():
             raise FileNotFoundError(f"{tower} holds no SigLIP model; make one with `dualtoken train-tower`")
         try:
-            self.model = SiglipModel.from_pretrained(tower).requires_grad_(False).eval()
+            self.model = SiglipModel.from_pretrained(tower).requires_grad_(False).eval().to(device)
             self.tokenizer = AutoTokenizer.from_pretrained(tower)
         except (OSError, ValueError, SafetensorError) as error:
             raise FileNotFoundError(
                 f"no SigLIP model with its text tokenizer at {tower!r}: "
                 "give a folder of `dualtoken train-tower` or a hub id"
             ) from error
+        # SigLIP2's tokenizer is Gemma's and knows no length of its own: 64, what the model was trained with.
+        length = self.model.config.text_config.max_position_embeddings
+        self.tokenizer.model_max_length = min(self.tokenizer.model_max_length, length)
 
     @torch.no_grad()
     def images(self, pixel_values: Tensor) -> Tensor:
         """float[B, 3, h, w] in [−1, 1] → float[B, d]."""
-        return F.normalize(self.model.vision_model(pixel_values).pooler_output, dim=-1)
+        return F.normalize(self.model.vision_model(pixel_values.to(self.model.device)).pooler_output, dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:
         """N texts → float[N, d]."""
-        chunks = [texts[i : i + TEXT_BATCH] for i in range(0, len(texts), TEXT_BATCH)]
-        outputs = [self.model.text_model(input_ids=encode_texts(self.tokenizer, chunk)) for chunk in chunks]
-        return F.normalize(torch.cat([output.pooler_output for output in outputs]), dim=-1)
+        features = []
+        for start in range(0, len(texts), TEXT_BATCH):
+            input_ids = encode_texts(self.tokenizer, texts[start : start + TEXT_BATCH])
+            features.append(self.model.text_model(input_ids=input_ids.to(self.model.device)).pooler_output.cpu())
+        return F.normalize(torch.cat(features), dim=-1)
 
 
 def encode_texts(tokenizer: AutoTokenizer, texts: list[str]) -> Tensor:

@@ -65,6 +65,8 @@ def _eight_bit(reference: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     if reference.shape != images.shape or reference.ndim != 4:
         raise ValueError(f"images of shape {tuple(images.shape)} cannot be compared to {tuple(reference.shape)}")
     for tensor in (reference, images):
+        if tensor.isnan().any():
+            raise ValueError("images hold NaN: the weights that made them are damaged, or their training diverged")
         if tensor.min() < 0 or tensor.max() > 1:
             raise ValueError("images must be in [0, 1]: use from_pixel_values for those in [−1, 1], and clamp")
     return tuple((tensor.double() * 255).round() / 255 for tensor in (reference, images))  # type: ignore[return-value]

@@ -32,13 +32,21 @@ def contact_sheet(
 
 @torch.no_grad()
 def reconstruction_sheet(
-    tokenizer: DualTokenizer, pixel_values: Tensor, columns: int = 8, scale: int = 2
+    tokenizer: DualTokenizer,
+    pixel_values: Tensor,
+    columns: int = 8,
+    scale: int = 2,
+    captions: list[str] | None = None,
 ) -> Image.Image:
-    """Originals float[B, 3, h, w] over their reconstructions from pixel codes, `columns` per row."""
+    """Originals float[B, 3, h, w] over their reconstructions from pixel codes, `columns` per row, captions below."""
     decoded = tokenizer.decode(tokenizer.encode(pixel_values).pixel)
-    images = []
+    images: list[Image.Image] = []
+    below: list[str] = []
     for start in range(0, len(pixel_values), columns):
-        for tensor in (pixel_values, decoded):
+        texts = (captions or [""] * len(pixel_values))[start : start + columns]
+        for tensor, row_texts in ((pixel_values, [""] * len(texts)), (decoded, texts)):
             row = [to_pil(image) for image in tensor[start : start + columns]]
-            images += row + [Image.new("RGB", row[0].size, "white")] * (columns - len(row))
-    return contact_sheet(images, columns, scale=scale)
+            missing = columns - len(row)
+            images += row + [Image.new("RGB", row[0].size, "white")] * missing
+            below += row_texts + [""] * missing
+    return contact_sheet(images, columns, captions=below if captions else None, scale=scale)

@@ -40,6 +40,23 @@ def stage(module: str, config: str, purpose: str, **texts: str) -> Command:
     return Command(purpose, add_config, run, **texts)
 
 
+def launched_stage(module: str, config: str, purpose: str, **texts: str) -> Command:
+    """A stage that may run in several processes: `--nproc N`, or torchrun with `-m module` for many machines."""
+
+    def run(args: Namespace) -> None:
+        from train.config import load_config
+        from train.launch import launch
+
+        owner = import_module(module)
+        resolved = load_config(getattr(owner, config), args.config, args.overrides)  # a mistake is known at once
+        if args.nproc == 1:
+            owner.main(resolved)
+        else:
+            launch(module, [args.config, *args.overrides], args.nproc)
+
+    return Command(purpose, add_launched, run, **texts)
+
+
 def add_config(parser: ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a YAML file; the shipped ones are under configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces one of its values: loop.steps=100")
@@ -74,18 +91,6 @@ def run_import(args: Namespace) -> None:
     tokenizer = import_released(args.checkpoint, config)
     tokenizer.save_pretrained(args.out)
     print(f"tokenizer {tokenizer.tokenizer_id} written to {args.out}, without the checkpoint's text tower")
-
-
-def run_pretokenize(args: Namespace) -> None:
-    from train.config import load_config
-    from train.launch import launch
-    from train.pretokenize import PretokenizeConfig, main
-
-    config = load_config(PretokenizeConfig, args.config, args.overrides)  # wrong keys are known before processes start
-    if args.nproc == 1:
-        main(config)
-    else:
-        launch("train.pretokenize", [args.config, *args.overrides], args.nproc)
 
 
 def add_reconstruct(parser: ArgumentParser) -> None:

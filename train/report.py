@@ -14,7 +14,7 @@ from typing import Any
 from train import report_sections as sections
 from train.report_data import RunData, collect_metrics, read_run
 from train.report_html import page, tile
-from train.run import write_atomically
+from train.run import flatten, write_atomically
 
 # Headline figures: name, key with underscores, its format, its unit, and the figures that it must be seen beside.
 TILES = (
@@ -103,7 +103,7 @@ def render(run: RunData, metrics: dict[str, Any]) -> str:
 
 def headline(metrics: dict[str, Any]) -> list[str]:
     """The tiles at the top. A figure that was not measured has none, and a companion that was not is left out."""
-    figures = {name.replace(".", "_"): value for name, value in sections.flatten(metrics).items()}
+    figures = {name.replace(".", "_"): value for name, value in flatten(metrics).items()}
     tiles = []
     for name, key, shape, unit, companions in TILES:
         if key in figures:

@@ -8,6 +8,7 @@ from train import report_html as html
 from train.report_curves import stage_charts
 from train.report_data import HELD_OUT, Evaluation, RunData, StageData
 from train.report_html import Section
+from train.run import flatten
 
 GUIDANCE = {"cfg1": "Guidance 1: the model alone", "cfg3": "Guidance 3: towards the caption"}
 CEILINGS = {
@@ -220,16 +221,6 @@ def _figures(stage: StageData) -> str:
     figures = {name: value for name, value in flatten(stage.result).items() if name != "seconds"}
     rows = [(name, f"{value:,}" if isinstance(value, int) else f"{value:.4g}") for name, value in figures.items()]
     return html.table(("figure", "value"), rows) if rows else ""
-
-
-def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    flat: dict[str, float] = {}
-    for name, part in value.items():
-        if isinstance(part, dict):
-            flat |= flatten(part, f"{prefix}{name}.")
-        elif isinstance(part, int | float) and not isinstance(part, bool):
-            flat[prefix + name] = part
-    return flat
 
 
 def _answers(evaluation: Evaluation) -> str:

@@ -147,6 +147,17 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     return lines
 
 
+def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Nested figures → {"section.name": number}; what is no number is left out."""
+    flat: dict[str, float] = {}
+    for name, part in value.items():
+        if isinstance(part, dict):
+            flat |= flatten(part, f"{prefix}{name}.")
+        elif isinstance(part, int | float) and not isinstance(part, bool):
+            flat[prefix + name] = part
+    return flat
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Beside, fsync, rename: a reader sees the old file or the new one, never half of either."""
     beside = path.with_name(path.name + ".partial")

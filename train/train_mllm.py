@@ -63,6 +63,7 @@ def main(config: TrainMllmConfig) -> None:
     world = init_world()
     world.on_main(refuse_changed_config, config.out, config)
     run = Run(config.out, config, config.tracking, world.is_main)
+    world.barrier()  # a path such as ${out}/../pretrain leads nowhere until the main process has made `out`
     if run.result is not None and run.result["step"] >= config.loop.steps:
         if world.is_main:
             print(f"{config.out} is finished ({run.result['step']} steps): nothing to do; another `out` is a new run")

@@ -1,6 +1,8 @@
 """Decoding and scaling of pictures, good and bad."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,56 @@ def test_other_modes_become_rgb(mode: str):
     assert white.mode == "RGB" and min(pixels(white)) >= (254, 254, 254)
 
 
+def test_cmyk_keeps_its_colours():
+    cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # no cyan, all magenta and yellow: red
+    for kind in ("JPEG", "TIFF"):
+        red, green, blue = pixels(load_image(encoded(cmyk, kind)))[0]
+        assert red > 250 and green < 5 and blue < 5
+
+
+def sixteen_bit_png(channels: list[int], colour_type: int) -> bytes:
+    """One pixel by hand: Pillow writes no 16-bit colours."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, colour_type, 0, 0, 0)
+    row = b"\0" + struct.pack(f">{len(channels)}H", *channels)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("channels", "colour_type", "expected"),
+    [
+        ([257 * 200, 257 * 100, 257 * 10], 2, (200, 100, 10)),
+        ([257 * 200, 257 * 100, 257 * 10, 0], 6, (255, 255, 255)),  # transparent: white
+        ([257 * 200, 65535], 4, (200, 200, 200)),  # grey with alpha
+    ],
+)
+def test_sixteen_bit_colours(channels, colour_type, expected):
+    assert pixels(load_image(sixteen_bit_png(channels, colour_type))) == [expected]
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_pixels_of_unknown_range_are_refused(value: int):
+    picture = encoded(Image.fromarray(np.full((2, 2), value, np.int32)), "TIFF")
+    with pytest.raises(ValueError, match="32-bit pixels, whose range is not known"):
+        load_image(picture)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_gives_the_upright_picture(orientation: int):
+    turned = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    upright, exif = gradient(), Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright.transpose(turned[orientation]) if orientation in turned else upright
+    assert load_image(encoded(stored, exif=exif)).tobytes() == upright.tobytes()
+
+
 def test_exif_orientation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: the stored picture needs a quarter turn clockwise
@@ -79,6 +131,28 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded():
         load_image(bomb, max_pixels=1_000_000)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_twenty_thousand_by_twenty_thousand_is_refused_by_its_header(kind: str):
+    picture = encoded(Image.new("L", (16, 16)), kind)
+    at = picture.index(b"IHDR") + 4 if kind == "PNG" else picture.index(b"\xff\xc0") + 5
+    size = struct.pack(">II" if kind == "PNG" else ">HH", 20_000, 20_000)
+    picture = picture[:at] + size + picture[at + len(size) :]
+    if kind == "PNG":  # whose header has a checksum
+        end = at + 13
+        picture = picture[:end] + struct.pack(">I", zlib.crc32(picture[at - 4 : end])) + picture[end + 4 :]
+    with pytest.raises(ValueError, match=r"more than the limit of \d+ pixels"):
+        load_image(picture)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_truncated_files_of_every_kind_are_refused(kind: str):
+    noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    whole = encoded(Image.fromarray(noise), kind)
+    assert load_image(whole).size == (64, 64)
+    with pytest.raises(ValueError, match="bytes of image data cannot be read as an image"):
+        load_image(whole[: len(whole) // 2])
+
+
 @pytest.mark.parametrize("keep", [0, 5, 60, -200])
 def test_broken_files_raise_one_sentence(keep: int, tmp_path: Path):
     path = tmp_path / "broken.png"
@@ -92,8 +166,12 @@ def test_missing_file_folder_and_float_pixels(tmp_path: Path):
         load_image(tmp_path / "none.png")
     with pytest.raises(ValueError, match="is a folder"):
         load_image(tmp_path)
-    with pytest.raises(ValueError, match="floating-point"):
-        load_image(Image.new("F", (2, 2)))
+    for value in (0, np.nan):
+        picture = encoded(Image.fromarray(np.full((2, 2), value, np.float32)), "TIFF")
+        with pytest.raises(ValueError, match="floating-point"):
+            load_image(picture)
+    with pytest.raises(ValueError, match="mode La, which cannot become RGB"):
+        load_image(Image.new("LA", (2, 2)).convert("La"))
 
 
 @pytest.mark.parametrize("crop", ["center", "squash", "pad"])
@@ -121,6 +199,11 @@ def test_crops_see_different_parts():
 def test_extreme_proportions(size, crop):
     pixel_values = ImageTransform(16, crop)(Image.new("RGB", size, (255, 255, 255)))
     assert pixel_values.shape == (3, 16, 16) and pixel_values.min() == 1
+
+
+def test_nan_becomes_no_picture():
+    with pytest.raises(ValueError, match="holds NaN"):
+        to_pil(torch.full((3, 2, 2), torch.nan))
 
 
 def test_to_pil_clamps_and_rounds():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data import shards
-from data.shards import expand_shards, iterate_shards
+from data.shards import count_samples, expand_shards, iterate_shards, select_samples
 
 
 def png(color: str = "red") -> bytes:
@@ -173,3 +173,52 @@ def test_pipe_addresses_are_never_run(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
         keys(f"pipe:touch {tmp_path}/owned")
     assert not (tmp_path / "owned").exists()
+
+
+def test_selected_samples_keep_their_place_and_need_no_caption(tmp_path: Path):
+    first = [("a.png", png()), ("a.cls", b"7"), ("b.png", png()[:40]), ("b.cls", b"8"), *good("c")]
+    write_tar(tmp_path / "0.tar", first)
+    (tmp_path / "1" / "n01").mkdir(parents=True)
+    (tmp_path / "1" / "n01" / "d.png").write_bytes(png())
+    spec = [tmp_path / "0.tar", tmp_path / "1"]
+    assert count_samples(spec) == 4
+    chosen = {place: sample for place, sample in select_samples(spec, lambda place: place != 2)}
+    assert {place: sample.key for place, sample in chosen.items()} == {0: "a", 3: "n01/d"}  # b cannot be read
+    assert chosen[0].metadata == {"cls": 7} and chosen[0].caption == ""
+    assert chosen[3].metadata == {"folder": "n01"}
+
+
+def test_only_selected_pictures_are_decoded(many: str, monkeypatch: pytest.MonkeyPatch):
+    decoded = []
+    monkeypatch.setattr(shards, "load_image", decoded.append)
+    assert [place for place, _ in select_samples(many, {3, 17}.__contains__)] == [3, 17] and len(decoded) == 2
+
+
+def test_a_tar_that_is_cut_short_is_not_counted(tmp_path: Path):
+    path = write_tar(tmp_path / "x.tar.gz", good(*"abcdefgh"), "w:gz")
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(ValueError, match=r"x\.tar\.gz is damaged or cut short"):
+        count_samples(path)
+
+
+def test_every_kind_of_bad_picture_is_skipped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    import numpy as np
+
+    def encoded(image: Image.Image, kind: str) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, kind)
+        return buffer.getvalue()
+
+    bad = {
+        "truncated.png": png()[:-30],
+        "huge.png": encoded(Image.new("1", (20_000, 20_000)), "PNG"),
+        "nan.tiff": encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"),
+        "empty.jpg": b"",
+    }
+    members = [member for name, data in bad.items() for member in ((name, data), (f"{name.split('.')[0]}.txt", b"x"))]
+    path = write_tar(tmp_path / "x.tar", good("a") + members + good("b"))
+    with caplog.at_level(logging.WARNING):
+        assert keys(path, limit_bad_share=0.9) == ["a", "b"]
+    assert "skipped 4 of 6 samples" in caplog.text
+    for name in bad:
+        assert f"skipped {name.split('.')[0]} in" in caplog.text

@@ -1,4 +1,4 @@
-"""Zero-shot arithmetic and the judging of drawn images, on features made by hand."""
+"""The judging of drawn images, on features made by hand; and sheets of pictures."""
 
 import pytest
 import torch
@@ -10,22 +10,6 @@ from data.image_batches import ImageSet
 from eval.generation import CaptionJudge, choose_prompts
 from eval.judge import Judge
 from eval.sheets import contact_sheet
-from eval.zero_shot import class_features, retrieval_at_1, top1
-
-
-def test_a_class_is_the_normalised_mean_of_its_normalised_texts():
-    texts = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), dim=-1)
-    classes = class_features(texts, torch.tensor([0, 0, 1]), 2)
-    torch.testing.assert_close(classes, torch.tensor([[0.5**0.5, 0.5**0.5], [-1.0, 0.0]]))
-
-
-def test_top1_and_retrieval_count_by_hand():
-    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
-    assert top1(images, torch.eye(2), torch.tensor([0, 1, 1])) == pytest.approx(2 / 3)
-    texts = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.9]])
-    figures = retrieval_at_1(images, texts)
-    assert figures["image_to_text"] == pytest.approx(2 / 3)  # the third image prefers the first text
-    assert figures["text_to_image"] == pytest.approx(2 / 3)  # the third text prefers the second image
 
 
 class Pictures(ImageSet):

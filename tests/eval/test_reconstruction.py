@@ -99,3 +99,10 @@ def test_shapes_that_do_not_fit_are_an_error():
         ssim(torch.zeros(1, 3, 10, 11), torch.zeros(1, 3, 10, 11))
     with pytest.raises(ValueError, match="no images"):
         score([])
+
+
+def test_nan_is_an_error_and_no_figure():
+    broken = torch.full((1, 3, 11, 11), math.nan)
+    for pair in ((broken, torch.zeros_like(broken)), (torch.zeros_like(broken), broken)):
+        with pytest.raises(ValueError, match="images hold NaN"):
+            psnr(*pair)

@@ -1,0 +1,108 @@
+"""What the measurements of a set of pictures say of a tokenizer (paper Tab. 1 and 3): the sections of its JSON.
+
+Beside every semantic figure stands the untouched tower's own: the ceiling of what its quantized features can reach.
+"""
+
+from collections.abc import Hashable, Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.images import ImageTransform, load_image
+from eval.class_texts import CaptionedFiles, ClassTexts
+from eval.frechet import Moments, frechet_distance
+from eval.judge import Judge
+from eval.measure import BRANCHES, Instruments
+from eval.parts import Parts
+from eval.zero_shot import accuracy, class_features, recall, retrieval_at_1
+
+FEATURES = ("quantized", "tower")
+
+
+def reconstruction(parts: Parts, has_lpips: bool) -> dict[str, float]:
+    """Means over pictures. One that is reproduced exactly has no finite PSNR: it is counted, not in that mean."""
+    values = parts.joined("psnr")
+    exact = values.isinf()
+    figures: dict[str, float] = {}
+    if not exact.all():
+        figures["psnr"] = values[~exact].mean().item()
+    figures |= {"ssim": parts.joined("ssim").mean().item(), "images": len(values)}
+    if exact.any():
+        figures["exact_images"] = int(exact.sum())
+    if has_lpips:
+        figures["lpips"] = parts.joined("lpips").double().mean().item()
+    return figures
+
+
+def rfid(parts: Parts, protocols: Sequence[str]) -> dict[str, float]:
+    """Fréchet distance between pictures and reconstructions under each protocol; the parts are added up in order."""
+    distances: dict[str, float] = {}
+    for protocol in protocols:
+        sides = [
+            reduce(add, (Moments.of(part.numpy()) for part in parts.tensors(f"fid.{protocol}.{side}")))
+            for side in ("reference", "reconstruction")
+        ]
+        distances[protocol] = frechet_distance(*sides)
+    return distances
+
+
+def codebook_use(parts: Parts) -> dict[str, dict[str, float]]:
+    """Share of entries that the codes use, and perplexity exp(entropy), of each branch."""
+    result: dict[str, dict[str, float]] = {"codebook_usage": {}, "codebook_perplexity": {}}
+    for branch in BRANCHES:
+        counts = torch.stack(list(parts.tensors(f"{branch}_counts"))).sum(0).double()
+        result["codebook_usage"][branch] = (counts > 0).double().mean().item()
+        result["codebook_perplexity"][branch] = torch.special.entr(counts / counts.sum()).sum().exp().item()
+    return result
+
+
+def zero_shot(parts: Parts, judge: Judge, described: ClassTexts, label: str) -> dict[str, float]:
+    """Top-1 and top-5 over the pictures whose metadata name one of the classes under `label`."""
+    values = [sample.get(label) for sample in parts.samples()]
+    numbers = [described.class_of_label.get(value) if isinstance(value, Hashable) else None for value in values]
+    known = [i for i, number in enumerate(numbers) if number is not None]
+    if not known:
+        raise ValueError(
+            f"no picture has a class that is described, under the label {label!r}: the first has {values[0]!r} where "
+            f"{next(iter(described.class_of_label))!r} is one; set `label` to the key of the metadata that holds it"
+        )
+    labels = torch.tensor([number for number in numbers if number is not None])
+    texts = judge.texts(described.texts)
+    classes = class_features(texts, torch.tensor(described.text_class), described.num_classes)
+    features = {name: parts.joined(name)[known] for name in FEATURES}
+    top1 = {name: accuracy(features[name], classes, labels) for name in FEATURES}
+    return {
+        **top1,
+        **{f"{name}_top5": accuracy(features[name], classes, labels, k=5) for name in FEATURES},
+        "ratio_to_tower": top1["quantized"] / top1["tower"] if top1["tower"] else 0.0,
+        "chance": 1 / described.num_classes,
+        "classes": described.num_classes,
+        "images": len(known),
+    }
+
+
+def retrieval(parts: Parts, judge: Judge) -> dict[str, dict[str, float]]:
+    """R@1 both ways between the pictures and their own first captions; nothing where they have none."""
+    captions = [sample["captions"][0] for sample in parts.samples()]
+    captioned = [i for i, caption in enumerate(captions) if caption]
+    if not captioned:
+        return {}
+    texts = judge.texts([captions[i] for i in captioned])
+    return {name: retrieval_at_1(parts.joined(name)[captioned], texts) for name in FEATURES}
+
+
+def flickr8k(
+    instruments: Instruments, data: CaptionedFiles, transform: ImageTransform, batch_size: int
+) -> dict[str, Any]:
+    """R@1, 5, 10 both ways over the test pictures and all their captions."""
+    features: dict[str, list[Tensor]] = {name: [] for name in FEATURES}
+    for start in range(0, len(data.files), batch_size):
+        pixel_values = torch.stack([transform(load_image(file)) for file in data.files[start : start + batch_size]])
+        for name, value in instruments.features(pixel_values).items():
+            features[name].append(value.cpu())
+    texts, owners = instruments.judge.texts(data.captions), torch.tensor(data.caption_file)
+    figures: dict[str, Any] = {name: recall(torch.cat(features[name]), texts, owners) for name in FEATURES}
+    return {**figures, "images": len(data.files), "captions": len(data.captions)}
