@@ -53,13 +53,13 @@ def folder(tmp_path_factory) -> Path:
     parts = (f"tokenizer={out}/tokenizer/export", f"tower={out}/tower/export")
     pictures = (f"classes={train}", f"images={held_out}")
     run("eval-tokenizer", "tokenizer_eval", f"out={out}/tokenizer-eval", *parts, *pictures)
-    for split in ("train", "unseen_concept"):
+    for split in ("train", "unseen_style", "unseen_concept"):
         source = f"source={shards}/{split}-*.tar.gz"
         run("pretokenize", "pretokenize", parts[0], source, f"out={out}/codes/{split}")
     build_benchmarks(shards, out / "benchmarks", 4, 0)
     small = (
         "loop.steps=2", "loop.log_every=1", "loop.checkpoint_every=2", "validation.every=0",
-        "validation.num_documents=4", "samples.every=2", "data.rows_per_batch=2", "data.context_length=320",
+        "validation.num_documents=4", "samples.every=2", "data.rows_per_batch=2",
     )  # fmt: skip
     llm = (
         "model.llm={hidden_size: 32, intermediate_size: 64, "
