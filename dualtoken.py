@@ -36,13 +36,14 @@ COMMANDS = {
         writes="OUT/export, a SigLIP folder like the hub's; checkpoints, log.jsonl",
         example="dualtoken train-tower configs/tiny/tower.yaml",
     ),
-    "train-tokenizer": stage(
-        "train.train_tokenizer",
-        "TrainTokenizerConfig",
+    "train-tokenizer": Command(
         "Train the tokenizer: two codebooks, projections and decoder on a SigLIP tower.",
+        commands.add_launched,
+        commands.run_train_tokenizer,
         reads="shards of pictures, a SigLIP folder or hub id",
         writes="OUT/export, the tokenizer; checkpoints, log.jsonl, sheets of reconstructions",
-        example="dualtoken train-tokenizer configs/tiny/tokenizer.yaml loop.steps=500",
+        example="dualtoken train-tokenizer configs/tiny/tokenizer.yaml loop.steps=500\n"
+        "         many processes: dualtoken train-tokenizer configs/full/tokenizer.yaml --nproc 8",
     ),
     "eval-tokenizer": stage(
         "train.evaluate_tokenizer",
@@ -70,7 +71,7 @@ COMMANDS = {
     ),
     "train": Command(
         "Train the unified model, a stage at a time (align, pretrain, instruct), under DeepSpeed.",
-        commands.add_train,
+        commands.add_launched,
         commands.run_train,
         reads="code stores of `pretokenize`, conversations, the model of the stage before",
         writes="OUT/export, a folder that `generate`, `chat` and `evaluate` read; checkpoints, log.jsonl, samples",

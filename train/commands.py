@@ -45,7 +45,7 @@ def add_config(parser: ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces one of its values: loop.steps=100")
 
 
-def add_train(parser: ArgumentParser) -> None:
+def add_launched(parser: ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--nproc", type=int, default=1, metavar="N", help="processes on this machine, one per GPU (1)")
 
@@ -56,6 +56,18 @@ def run_train(args: Namespace) -> None:
     if not Path(args.config).is_file():  # known before the processes start, which takes long
         raise FileNotFoundError(f"config {args.config} does not exist; the shipped ones are under configs/")
     launch("train.train_mllm", [args.config, *args.overrides], args.nproc)
+
+
+def run_train_tokenizer(args: Namespace) -> None:
+    from train.config import load_config
+    from train.launch import launch
+    from train.train_tokenizer import TrainTokenizerConfig, main
+
+    config = load_config(TrainTokenizerConfig, args.config, args.overrides)  # mistakes are known before processes start
+    if args.nproc == 1:
+        main(config)
+    else:
+        launch("train.train_tokenizer", [args.config, *args.overrides], args.nproc)
 
 
 def add_reconstruct(parser: ArgumentParser) -> None:

@@ -8,10 +8,16 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun in each process that it starts
 USER_MISTAKE = 2  # the exit code that says: the sentence is in the error file
+
+
+Config = TypeVar("Config")
 
 
 def is_launched() -> bool:
@@ -50,3 +56,23 @@ def launch(module: str, arguments: list[str], num_processes: int) -> None:
         raise SystemExit(f"dualtoken: error: process {rank} of {num_processes} ended with {cause}, see above") from None
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from None
+
+
+def run_launched(config_class: type[Config], main: Callable[[Config], None]) -> None:
+    """The `__main__` of a module that `launch` or torchrun starts: CONFIG key=value…, and `main` of what they say."""
+    from train.config import load_config
+    from train.distributed import leave_world
+
+    arguments = sys.argv[1:]
+    try:
+        if not arguments:
+            raise ValueError("give a config, one of those under configs/, and key=value for what to replace in it")
+        main(load_config(config_class, arguments[0], arguments[1:]))
+    except (ValueError, OSError) as mistake:
+        if is_launched():
+            leave_sentence(str(mistake))
+        elif os.environ.get("RANK", "0") == "0":
+            print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(USER_MISTAKE)
+    finally:
+        leave_world()

@@ -4,10 +4,8 @@
 """
 
 import math
-import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +20,9 @@ from mllm.config import UnifiedConfig
 from mllm.loss import LossSums, loss
 from train.build_mllm import begin, continue_from, open_vocabulary
 from train.checkpoint import latest_checkpoint
-from train.config import load_config
-from train.distributed import World, init_world, leave_world
+from train.distributed import World, init_world
 from train.engine import Engine, EngineConfig
-from train.launch import USER_MISTAKE, is_launched, leave_sentence
+from train.launch import run_launched
 from train.loop import MAX_BAD_STEPS, LoopConfig
 from train.meter import LossMeter, RateMeter
 from train.parameters import PartsOptimizerConfig, group_parameters
@@ -205,22 +202,5 @@ def is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def launched(arguments: list[str]) -> None:
-    """One process of a run, as torchrun starts it: CONFIG key=value…"""
-    if not arguments:
-        raise ValueError("give a config, such as configs/tiny/pretrain.yaml")
-    try:
-        main(load_config(TrainMllmConfig, arguments[0], arguments[1:]))
-    finally:
-        leave_world()
-
-
 if __name__ == "__main__":
-    try:
-        launched(sys.argv[1:])
-    except (ValueError, OSError) as mistake:
-        if is_launched():
-            leave_sentence(str(mistake))
-        elif os.environ.get("RANK", "0") == "0":
-            print(f"error: {mistake}", file=sys.stderr)
-        sys.exit(USER_MISTAKE)
+    run_launched(TrainMllmConfig, main)
