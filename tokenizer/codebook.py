@@ -23,7 +23,7 @@ class Codebook(nn.Module):
     embedding: Tensor  # float32[K, C]
     cluster_size: Tensor  # float32[K]
     vector_sum: Tensor  # float32[K, C]
-    num_restarts: Tensor  # int64[], dead entries replaced so far, for the log; not saved
+    num_restarts: Tensor  # float32[], dead entries replaced since the log took it; not saved
 
     def __init__(self, num_entries: int, width: int, decay: float, restart_below: float):
         super().__init__()
@@ -32,7 +32,7 @@ class Codebook(nn.Module):
         self.register_buffer("embedding", torch.randn(num_entries, width) / width**0.5)
         self.register_buffer("cluster_size", torch.zeros(num_entries))
         self.register_buffer("vector_sum", torch.zeros(num_entries, width))
-        self.register_buffer("num_restarts", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("num_restarts", torch.zeros(()), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codebook":
         """Follows `.to(device)`, ignores `.bfloat16()` and `.half()`."""

@@ -4,6 +4,7 @@ import torch
 
 from tokenizer import DualTokenizer, TokenizerConfig
 from tokenizer.losses import TokenizerLoss
+from tokenizer.tower import VisionTower
 from train.adversary import Adversary
 from train.tokenizer_parts import freeze_all_but
 
@@ -22,7 +23,7 @@ def begin(
 def continue_from(folder: str, config: TokenizerConfig) -> DualTokenizer:
     """The tokenizer of an earlier stage, whose codebooks learn again; weights are its own, choices are this stage's."""
     earlier = DualTokenizer.from_pretrained(folder)
-    model = DualTokenizer(config, earlier.tower)
+    model = DualTokenizer(config, VisionTower(earlier.tower.config.to_dict(), config.attention))
     taps = [(c.pixel_layer, c.semantic_layer) for c in (earlier.config, config)]
     try:
         model.load_state_dict(earlier.state_dict())
@@ -36,10 +37,16 @@ def continue_from(folder: str, config: TokenizerConfig) -> DualTokenizer:
 def compile_networks(
     model: DualTokenizer, objective: TokenizerLoss, adversary: Adversary | None, backend: str = "inductor"
 ) -> None:
-    """Towers, decoder and discriminator by torch.compile; quantizers stay eager, for their products must be exact."""
+    """Towers, decoder, LPIPS and discriminator by torch.compile.
+
+    Quantizers stay eager, for their products must be exact, and so does the decoder's head: the gradient of its last
+    layer alone would cost the backward pass of everything that is compiled with it.
+    """
+    if adversary is not None:  # its weight takes gradients that keep the graph: buffers must survive a backward pass
+        torch._functorch.config.donated_buffer = False
     for tower in (model.tower, objective.reference_tower):
         tower.run = torch.compile(tower.run, backend=backend)  # type: ignore[method-assign]
-    networks = [model.decoder, objective.perceptual, adversary.discriminator if adversary is not None else None]
-    for network in networks:
+    discriminator = adversary.discriminator if adversary is not None else None
+    for network in (model.decoder.stem, model.decoder.levels, objective.perceptual, discriminator):
         if network is not None:
             network.compile(backend=backend)

@@ -10,8 +10,9 @@ from train.config import load_config
 
 # Where and how often things are written or looked at, and how long the run is.
 HARMLESS = (
-    "out", "tracking", "loop.steps", "loop.log_every", "loop.checkpoint_every", "validation", "samples", "sample_every",
-)  # fmt: skip
+    *("out", "tracking", "loop.steps", "loop.log_every", "loop.checkpoint_every"),
+    *("validation", "samples", "sample_every", "health"),
+)
 
 
 def refuse_changed_config(folder: str | Path, config: Any, harmless: tuple[str, ...] = HARMLESS) -> None:

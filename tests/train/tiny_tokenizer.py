@@ -46,7 +46,7 @@ def tiny_document(folder: Path, **changes: Any) -> dict[str, Any]:
             "pixel_layer": 1,
             "semantic_layer": 2,
             "pixel": {**quantizer, "ema_update": "per_depth"},
-            "semantic": quantizer,
+            "semantic": {**quantizer, "restart_below": 4.0},  # above what is reached: entries restart at every step
             "decoder": decoder,
         },
         "loss": {"perceptual": 0.0},
