@@ -43,7 +43,16 @@ COMMANDS = {
         reads="shards of pictures, a SigLIP folder or hub id",
         writes="OUT/export, the tokenizer; checkpoints, log.jsonl, sheets of reconstructions",
         example="dualtoken train-tokenizer configs/tiny/tokenizer.yaml loop.steps=500\n"
-        "         many processes: dualtoken train-tokenizer configs/full/tokenizer.yaml --nproc 8",
+        "         many processes: dualtoken train-tokenizer configs/full/tokenizer_paper.yaml --nproc 8",
+    ),
+    "import-tokenizer": Command(
+        "Turn a tokenizer checkpoint that the paper's authors released into a folder of ours.",
+        commands.add_import,
+        commands.run_import,
+        reads="a checkpoint of songweii/DualToken, the YAML file of its sizes",
+        writes="OUT, a tokenizer with the same codes and reconstructions",
+        example="dualtoken import-tokenizer epoch_20.pt --config configs/full/tokenizer_released_384.yaml "
+        "--out runs/released/384",
     ),
     "eval-tokenizer": stage(
         "train.evaluate_tokenizer",

@@ -71,8 +71,11 @@ class UnifiedConfig:
     heads: DepthHeadConfig = field(default_factory=DepthHeadConfig)
     visual_input: str = "both"  # which codes the LLM reads: both, pixel or semantic (the ablation of tables 2 and 4)
     patch_positions: bool = False  # add learned row and column vectors to patches: small models from nothing gain by it
+    visual_dropout: float = 0.0  # share of the generated images whose patches are hidden from the LLM in training
     loss_weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
         if self.visual_input not in VISUAL_INPUTS:
             raise ValueError(f"visual_input={self.visual_input!r} is unknown: choose {', '.join(VISUAL_INPUTS)}.")
+        if not 0 <= self.visual_dropout < 1:
+            raise ValueError(f"visual_dropout={self.visual_dropout} must be at least 0 and below 1.")

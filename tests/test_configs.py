@@ -10,20 +10,13 @@ from mllm.config import VisualSpec
 from mllm.model import UnifiedModel
 from tokenizer import Codebooks, DualTokenizer
 from tokenizer.tower import VisionTower
+from tokenizer.tower_families import vision_config_of
 from train.config import load_config
-from train.info import resolve
+from train.info import describe, resolve
 from train.train_mllm import TrainMllmConfig
 from train.train_tokenizer import TrainTokenizerConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SO400M = dict(
-    hidden_size=1152,
-    intermediate_size=4304,
-    num_hidden_layers=27,
-    num_attention_heads=16,
-    image_size=384,
-    patch_size=14,
-)
 QWEN_3B = dict(V=151936, E=2048)
 
 
@@ -39,21 +32,42 @@ def test_every_yaml_resolves_to_its_stage_and_names_its_command(path):
     assert f"dualtoken {command}" in head or module in head, f"the comment of {path} does not say how to run it"
 
 
+def full_tokenizer(name: str) -> DualTokenizer:
+    config = load_config(TrainTokenizerConfig, CONFIGS / f"full/{name}.yaml").tokenizer
+    with torch.device("meta"):
+        return DualTokenizer(config, VisionTower(vision_config_of(config.tower)))
+
+
 @pytest.fixture(scope="module")
 def tokenizer() -> DualTokenizer:
-    config = load_config(TrainTokenizerConfig, CONFIGS / "full/tokenizer.yaml").tokenizer
-    with torch.device("meta"):
-        return DualTokenizer(config, VisionTower(SO400M))
+    return full_tokenizer("tokenizer_paper")
 
 
-def test_the_full_tokenizer_has_the_papers_sizes(tokenizer):
+@pytest.mark.parametrize(
+    ("name", "size", "side", "depth", "parameters"),
+    [
+        ("tokenizer_paper", 384, 27, 8, 609),
+        ("tokenizer_released_384", 384, 27, 8, 639),
+        ("tokenizer_released_256", 256, 16, 4, 639),
+    ],
+)
+def test_the_full_tokenizers_have_the_published_sizes(name, size, side, depth, parameters):
+    tokenizer = full_tokenizer(name)
     with torch.device("meta"):
-        output = tokenizer.eval()(torch.empty(2, 3, 384, 384))
-    assert tokenizer.grid == (27, 27)
-    assert output.codes.pixel.shape == output.codes.semantic.shape == (2, 729, 8)
-    assert output.reconstruction.shape == (2, 3, 384, 384)
+        output = tokenizer.eval()(torch.empty(2, 3, size, size))
+    assert tokenizer.grid == (side, side)
+    assert output.codes.pixel.shape == output.codes.semantic.shape == (2, side * side, depth)
+    assert output.reconstruction.shape == (2, 3, size, size)
     assert tokenizer.codebooks().pixel.shape == (1, 16384, 32)
     assert millions(tokenizer.tower) == pytest.approx(428, abs=1)
+    assert millions(tokenizer) == pytest.approx(parameters, abs=1)
+    assert f"{parameters} M parameters" in (CONFIGS / f"full/{name}.yaml").read_text()
+
+
+def test_info_counts_the_parameters_of_a_full_tokenizer_without_a_network():
+    shown = describe(str(CONFIGS / "full/tokenizer_released_384.yaml"), [])
+    for part, parameters in (("tower", "428,225,600"), ("pixel_shortcut", "4,032,608"), ("decoder", "180,253,571")):
+        assert any(line.split()[1:] == [part, parameters] for line in shown.splitlines())
 
 
 @pytest.mark.parametrize("name", ["align", "pretrain", "instruct"])

@@ -31,8 +31,12 @@ class TokenizerConfig:
     """Pixel and semantic codes from two layers of one SigLIP tower."""
 
     tower: str = "google/siglip-so400m-patch14-384"  # hub id or folder, loaded when training starts
+    image_size: int | None = None  # null: the tower's own; another one interpolates its position embeddings
     pixel_layer: int = 6  # taps count the tower's layers from 1; 0 is its patch embedding
     semantic_layer: int = 26
+    pixel_shortcut_layer: int | None = None  # its projected features are added to the pixel layer's (released: 4)
+    pixel_shortcut_weight: float = 0.6
+    projection: str = "linear"  # or "attention", before and after the quantizers, as released
     pixel: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(ema_update="per_depth"))
     semantic: QuantizerConfig = field(default_factory=QuantizerConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -42,6 +46,10 @@ class TokenizerConfig:
         if not 0 <= self.pixel_layer <= self.semantic_layer or self.semantic_layer == 0:
             taps = f"{self.pixel_layer}, {self.semantic_layer}"
             raise ValueError(f"taps must satisfy 0 <= pixel_layer <= semantic_layer, semantic_layer >= 1, not {taps}")
+        if self.pixel_shortcut_layer is not None and not 0 <= self.pixel_shortcut_layer <= self.semantic_layer:
+            raise ValueError(f"pixel_shortcut_layer must lie in 0 … semantic_layer, not {self.pixel_shortcut_layer}")
+        if self.projection not in ("linear", "attention"):
+            raise ValueError(f"projection must be linear or attention, not {self.projection!r}")
         for name in ("pixel", "semantic"):
             update = getattr(self, name).ema_update
             if update not in ("per_forward", "per_depth"):

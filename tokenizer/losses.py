@@ -81,7 +81,8 @@ class TokenizerLoss(nn.Module):
     def reference(self, pixel_values: Tensor) -> Reference:
         tower = self.reference_tower
         features = tower.run(tower.embed(pixel_values), 1, self.semantic_layer)
-        return Reference(features, tower.pool(tower.run(features, self.semantic_layer + 1, tower.num_layers)))
+        pooled = tower.pool(tower.run(features, self.semantic_layer + 1, tower.num_layers))
+        return Reference(tower.patches(features), pooled)
 
     def train(self, mode: bool = True) -> "TokenizerLoss":
         """The reference and the perceptual network stay in evaluation mode."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenizer.config import TokenizerConfig
 from tokenizer.decoder import Decoder
-from tokenizer.projection import LinearProjection
+from tokenizer.projection import PROJECTIONS
 from tokenizer.quantizer import ResidualQuantizer
 from tokenizer.tower import VisionTower, check_taps
 
@@ -47,12 +47,14 @@ class DualTokenizer(nn.Module):
         super().__init__()
         check_taps(config, tower.num_layers)
         self.config, self.tower = config, tower
-        self.pixel_in = LinearProjection(tower.width, config.pixel.code_dim)
+        project, width, code_dim = PROJECTIONS[config.projection], tower.width, config.pixel.code_dim
+        self.pixel_in = project(width, code_dim)
+        self.pixel_shortcut = project(width, code_dim) if config.pixel_shortcut_layer is not None else None
         self.pixel_quantizer = ResidualQuantizer(config.pixel)
-        self.pixel_out = LinearProjection(config.pixel.code_dim, tower.width)
-        self.semantic_in = LinearProjection(tower.width, config.semantic.code_dim)
+        self.pixel_out = project(code_dim, width)
+        self.semantic_in = project(width, code_dim)
         self.semantic_quantizer = ResidualQuantizer(config.semantic)
-        self.semantic_out = LinearProjection(config.semantic.code_dim, tower.width)
+        self.semantic_out = project(code_dim, width)
         self.decoder = Decoder(config.decoder, tower.width, tower.grid, tower.image_size)
 
     @property
@@ -71,9 +73,9 @@ class DualTokenizer(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> TokenizerOutput:
         """float[B, 3, h, w] in [−1, 1]; in training mode the codebooks are updated."""
-        tap_pixel, tap_semantic = self._taps(pixel_values)
-        pixel = self.pixel_quantizer(self.pixel_in(tap_pixel))
-        semantic = self.semantic_quantizer(self.semantic_in(tap_semantic))
+        z_pixel, z_semantic = self._project(pixel_values)
+        pixel = self.pixel_quantizer(z_pixel)
+        semantic = self.semantic_quantizer(z_semantic)
         semantic_features = self.semantic_out(semantic.features)
         return TokenizerOutput(
             reconstruction=self.decoder(self.pixel_out(pixel.features)),
@@ -87,11 +89,8 @@ class DualTokenizer(nn.Module):
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> DualCodes:
         """float[B, 3, h, w] in [−1, 1] → codes int64[B, N, D]; runs the tower up to the semantic tap only."""
-        tap_pixel, tap_semantic = self._taps(pixel_values)
-        return DualCodes(
-            self.pixel_quantizer.encode(self.pixel_in(tap_pixel)),
-            self.semantic_quantizer.encode(self.semantic_in(tap_semantic)),
-        )
+        z_pixel, z_semantic = self._project(pixel_values)
+        return DualCodes(self.pixel_quantizer.encode(z_pixel), self.semantic_quantizer.encode(z_semantic))
 
     @torch.no_grad()
     def decode(self, pixel_codes: Tensor) -> Tensor:
@@ -119,7 +118,7 @@ class DualTokenizer(nn.Module):
     @classmethod
     def from_tower(cls, config: TokenizerConfig) -> "DualTokenizer":
         """A new tokenizer on the pretrained tower that `config.tower` names."""
-        return cls(config, VisionTower.from_pretrained(config.tower, config.attention))
+        return cls(config, VisionTower.from_pretrained(config.tower, config.attention, config.image_size))
 
     @classmethod
     def from_pretrained(cls, folder: str) -> "DualTokenizer":
@@ -132,10 +131,23 @@ class DualTokenizer(nn.Module):
 
         save_tokenizer(self, folder)
 
-    def _taps(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states float[B, N, H] after the pixel layer and after the semantic layer."""
-        tap_pixel = self.tower.run(self.tower.embed(pixel_values), 1, self.config.pixel_layer)
-        return tap_pixel, self.tower.run(tap_pixel, self.config.pixel_layer + 1, self.config.semantic_layer)
+    def _project(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """What the two quantizers quantize, float[B, N, C] each."""
+        config, taps = self.config, self._taps(pixel_values)
+        z_pixel = self.pixel_in(taps[config.pixel_layer])
+        if self.pixel_shortcut is not None:
+            z_pixel = z_pixel + config.pixel_shortcut_weight * self.pixel_shortcut(taps[config.pixel_shortcut_layer])
+        return z_pixel, self.semantic_in(taps[config.semantic_layer])
+
+    def _taps(self, pixel_values: Tensor) -> dict[int | None, Tensor]:
+        """The patches float[B, N, H] after each layer that is read."""
+        layers = {self.config.pixel_shortcut_layer, self.config.pixel_layer, self.config.semantic_layer}
+        hidden, done = self.tower.embed(pixel_values), 0
+        taps: dict[int | None, Tensor] = {}
+        for layer in sorted(layer for layer in layers if layer is not None):
+            hidden = self.tower.run(hidden, done + 1, layer)
+            taps[layer], done = self.tower.patches(hidden), layer
+        return taps
 
     def _pool(self, semantic_features: Tensor) -> Tensor:
         last = self.tower.run(semantic_features, self.config.semantic_layer + 1, self.tower.num_layers)

@@ -17,13 +17,16 @@ from tokenizer.config import DecoderConfig, QuantizerConfig, TokenizerConfig
 from tokenizer.model import DualTokenizer
 from tokenizer.tower import VisionTower
 
-DECIDES_CODES = ("tower.", "pixel_in.", "pixel_quantizer.", "semantic_in.", "semantic_quantizer.")
+DECIDES_CODES = ("tower.", "pixel_in.", "pixel_shortcut.", "pixel_quantizer.", "semantic_in.", "semantic_quantizer.")
 
 
 def tokenizer_id(tokenizer: DualTokenizer) -> str:
     """16 hexadecimal digits over the taps, the tower, the projections before the quantizers and the codebooks."""
     config = tokenizer.config
-    digest = hashlib.sha256(f"{config.pixel_layer} {config.semantic_layer}".encode())
+    choices: list[float] = [config.pixel_layer, config.semantic_layer]
+    if config.pixel_shortcut_layer is not None:
+        choices += [config.pixel_shortcut_layer, config.pixel_shortcut_weight]
+    digest = hashlib.sha256(" ".join(map(str, choices)).encode())
     for name, tensor in sorted(tokenizer.state_dict().items()):
         if name.startswith(DECIDES_CODES) and not name.endswith(("cluster_size", "vector_sum")):
             digest.update(name.encode())

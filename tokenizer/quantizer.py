@@ -66,6 +66,8 @@ class ResidualQuantizer(nn.Module):
         """float32[M, C] → residuals r_0 … r_D and codes int64[M, D], updating the codebooks as configured.
 
         `per_depth`: a depth looks its vectors up before its own update, and the next depth searches the updated book.
+        Deviation: `per_forward` averages the residual that each depth quantized. The released `rq_ema` keeps views of
+        one tensor that it then subtracts from in place, and so averages what is left after the last depth instead.
         """
         residuals, codes = [z], []
         for depth in range(self.config.depth):

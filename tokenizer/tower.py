@@ -1,34 +1,48 @@
-"""The vision tower with two taps: a thin adapter over a Hugging Face SigLIP vision model (paper §3.2).
+"""The vision tower with taps: a thin adapter over a Hugging Face vision transformer (paper §3.2).
 
-Only this file knows how the tower is built; another ViT needs the same four methods.
+What differs between kinds of towers stands in tokenizer/tower_families.py.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, SiglipVisionConfig, SiglipVisionModel
 
 from tokenizer.config import TokenizerConfig
+from tokenizer.tower_families import FAMILIES, HALF, Family, vision_config_of
 
 
 class VisionTower(nn.Module):
-    """`embed` → `run` up to a tap → … → `pool`; hidden states float[B, N, H], layers counted from 1."""
+    """`embed` → `run` up to a tap → `patches` … → `pool`; layers are counted from 1.
+
+    Hidden states are float[B, P + N, H]: N patches behind P tokens that are none, DINOv2's class token and registers
+    (SigLIP: P = 0). Up to the semantic tap the P tokens run along, as in pretraining. There `patches` drops them, for
+    the codes carry patches alone: what runs on from codes is float[B, N, H], which `run` and `pool` take as well.
+    """
 
     def __init__(self, vision_config: dict[str, Any], attention: str = "sdpa"):
         super().__init__()
-        self.config = SiglipVisionConfig(**vision_config)
-        self.model = SiglipVisionModel._from_config(self.config, attn_implementation=attention)
+        self.family: Family = FAMILIES[vision_config.get("model_type", "siglip_vision_model")]
+        self.config = self.family.config.from_dict(vision_config)
+        self.model = self.family.model._from_config(self.config, attn_implementation=attention)
 
     @classmethod
-    def from_pretrained(cls, path: str, attention: str = "sdpa") -> "VisionTower":
-        """Loads a SigLIP folder or hub id, a whole model or its vision part."""
-        tower = cls(vision_config_of(path), attention)
+    def from_pretrained(cls, path: str, attention: str = "sdpa", image_size: int | None = None) -> "VisionTower":
+        """Loads a folder or hub id, a whole SigLIP or its vision part, or a DINOv2.
+
+        Another `image_size` than its own interpolates the position embeddings, once and as `transformers` does.
+        """
+        native = vision_config_of(path)
+        tower = cls(vision_config_of(path, image_size), attention)
         try:
-            tower.model = SiglipVisionModel.from_pretrained(path, attn_implementation=attention)
+            model = tower.family.model.from_pretrained(path, attn_implementation=attention)
         except OSError as error:
             raise FileNotFoundError(f"no tower weights at {path!r}: {str(error).splitlines()[0]}") from error
+        if tower.image_size == native["image_size"]:
+            tower.model = model
+        else:
+            name = tower.family.positions
+            tower.model.load_state_dict({**model.state_dict(), name: tower._positions_from(model.embeddings, name)})
         return tower
 
     @property
@@ -54,38 +68,37 @@ class VisionTower(nn.Module):
         getattr(self.model, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
 
     def embed(self, pixel_values: Tensor) -> Tensor:
-        """float[B, 3, h, w] in [−1, 1] → float[B, N, H]."""
+        """float[B, 3, h, w] in [−1, 1] → float[B, P + N, H]; the family's own mean and deviation are applied here."""
         expected = (3, self.image_size, self.image_size)
         if tuple(pixel_values.shape[1:]) != expected:
             raise ValueError(f"images must be {expected} for this tower, not {tuple(pixel_values.shape[1:])}")
+        if self.family.mean != HALF:  # SigLIP's own range is [−1, 1]
+            mean, std = (pixel_values.new_tensor(v)[:, None, None] for v in (self.family.mean, self.family.std))
+            pixel_values = (pixel_values / 2 + 0.5 - mean) / std
         return self.model.embeddings(pixel_values)
 
     def run(self, hidden_states: Tensor, first: int, last: int) -> Tensor:
         """Applies layers `first` … `last` inclusive."""
-        for layer in self.model.encoder.layers[first - 1 : last]:
+        for layer in getattr(self.model.encoder, self.family.layers)[first - 1 : last]:
             output = layer(hidden_states, attention_mask=None)
             hidden_states = output if isinstance(output, Tensor) else output[0]
         return hidden_states
 
+    def patches(self, hidden_states: Tensor) -> Tensor:
+        """float[B, P + N, H] → float[B, N, H]."""
+        return hidden_states[:, -self.grid[0] * self.grid[1] :]
+
     def pool(self, hidden_states: Tensor) -> Tensor:
-        """Final norm and attention pooling: float[B, N, H] → float[B, H], the image feature of SigLIP."""
-        return self.model.head(self.model.post_layernorm(hidden_states))
+        """float[B, P + N, H] after the last layer → the image feature float[B, H], from the patches alone."""
+        return self.family.pool(self.model, self.patches(hidden_states))
 
-
-def vision_config_of(path: str) -> dict[str, Any]:
-    """The vision configuration of a SigLIP folder or hub id. Raises FileNotFoundError or ValueError."""
-    if Path(path).exists() and not (Path(path) / "config.json").is_file():
-        raise FileNotFoundError(f"tower folder {path} has no config.json; train one with `dualtoken train-tower`")
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, json.JSONDecodeError) as error:
-        raise FileNotFoundError(
-            f"tower {path!r} is neither a folder here nor a reachable hub id; train one with `dualtoken train-tower`"
-        ) from error
-    config = getattr(config, "vision_config", config)
-    if not isinstance(config, SiglipVisionConfig):
-        raise ValueError(f"tower {path!r} is a {config.model_type} model; a SigLIP vision tower is needed")
-    return config.to_dict()
+    @torch.no_grad()
+    def _positions_from(self, embeddings: nn.Module, name: str) -> Tensor:
+        """The position table `name` of this tower's resolution from the `embeddings` of another one."""
+        target = self.model.state_dict()[name]
+        tokens = target.new_empty(1, target.shape[-2], target.shape[-1])  # `transformers` reads its shape alone
+        table = embeddings.interpolate_pos_encoding(tokens, self.image_size, self.image_size)  # type: ignore[operator]
+        return table.reshape(target.shape)
 
 
 def check_taps(config: TokenizerConfig, num_layers: int) -> None:

@@ -20,17 +20,15 @@ from train.engine import EngineConfig, partitioned_loading
 
 
 def continue_from(folder: str, model: UnifiedConfig) -> Unified:
-    """The unified model of an earlier stage, with its sizes; loss weights and checkpointing are this stage's."""
+    """The unified model of an earlier stage, with its sizes; what says how to train is this stage's."""
     unified = load_unified(folder)
-    own = replace(unified.model.config, loss_weights=model.loss_weights)
-    asked, stored = (
-        replace(c, loss_weights=model.loss_weights, llm=replace(c.llm, gradient_checkpointing=False))
-        for c in (model, own)
-    )
-    if asked not in (stored, replace(UnifiedConfig(), loss_weights=model.loss_weights)):
+    training = {"loss_weights": model.loss_weights, "visual_dropout": model.visual_dropout}
+    own = replace(unified.model.config, **training)
+    asked, stored = (replace(c, **training, llm=replace(c.llm, gradient_checkpointing=False)) for c in (model, own))
+    if asked not in (stored, replace(UnifiedConfig(), **training)):
         raise ValueError(
             f"model.* describes another model than init={folder}, which brings its own: remove all of model but "
-            "model.loss_weights and model.llm.gradient_checkpointing"
+            "model.loss_weights, model.visual_dropout and model.llm.gradient_checkpointing"
         )
     checkpointing = model.llm.gradient_checkpointing
     unified.model.config = replace(own, llm=replace(own.llm, gradient_checkpointing=checkpointing))

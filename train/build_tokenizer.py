@@ -24,7 +24,7 @@ def continue_from(folder: str, config: TokenizerConfig) -> DualTokenizer:
     """The tokenizer of an earlier stage, whose codebooks learn again; weights are its own, choices are this stage's."""
     earlier = DualTokenizer.from_pretrained(folder)
     model = DualTokenizer(config, VisionTower(earlier.tower.config.to_dict(), config.attention))
-    taps = [(c.pixel_layer, c.semantic_layer) for c in (earlier.config, config)]
+    taps = [(c.pixel_shortcut_layer, c.pixel_layer, c.semantic_layer) for c in (earlier.config, config)]
     try:
         model.load_state_dict(earlier.state_dict())
     except RuntimeError as error:

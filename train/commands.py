@@ -70,6 +70,24 @@ def run_train_tokenizer(args: Namespace) -> None:
         launch("train.train_tokenizer", [args.config, *args.overrides], args.nproc)
 
 
+def add_import(parser: ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the authors' epoch_N.pt")
+    parser.add_argument("--config", required=True, metavar="YAML", help="configs/full/tokenizer_released_*.yaml")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where to write the tokenizer's folder")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces a value of the YAML file")
+
+
+def run_import(args: Namespace) -> None:
+    from tokenizer.released import import_released
+    from train.config import load_config
+    from train.train_tokenizer import TrainTokenizerConfig
+
+    config = load_config(TrainTokenizerConfig, args.config, args.overrides).tokenizer
+    tokenizer = import_released(args.checkpoint, config)
+    tokenizer.save_pretrained(args.out)
+    print(f"tokenizer {tokenizer.tokenizer_id} written to {args.out}, without the checkpoint's text tower")
+
+
 def add_reconstruct(parser: ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="pictures in any common format")
     parser.add_argument(

@@ -8,6 +8,7 @@ import torch
 
 from data.image_batches import ImageSet
 from data.images import ImageTransform
+from eval.caption_gain import caption_gain
 from eval.generation import CaptionJudge, choose_prompts, draw_all
 from eval.judge import Judge
 from eval.load import load
@@ -39,12 +40,13 @@ def main(config: EvaluateGenerationConfig) -> None:
     images = ImageSet(config.images, transform)
     prompts = choose_prompts(images, config.num_prompts, config.seed)
     scorer = CaptionJudge(judge, prompts, images)
-    decoded = unified.tokenizer.decode(unified.tokenizer.encode(prompts.pixel_values).pixel)
+    codes = unified.tokenizer.encode(prompts.pixel_values)
     result = {
         "prompts": config.num_prompts,
         "chance": {"retrieval_at_1": 1 / config.num_prompts, "style_accuracy": 1 / len(scorer.names)},
         "original": scorer.score(prompts.pixel_values),
-        "reconstruction": scorer.score(decoded),
+        "reconstruction": scorer.score(unified.tokenizer.decode(codes.pixel)),
+        "caption_nats_per_image": caption_gain(unified, prompts.captions, codes),
     }
     for cfg in config.cfg:
         name = f"cfg{cfg:g}"

@@ -100,9 +100,10 @@ def _tower(config: Any) -> nn.Module:
 
 def _tokenizer(config: Any) -> nn.Module:
     from tokenizer import DualTokenizer
-    from tokenizer.tower import VisionTower, vision_config_of
+    from tokenizer.tower import VisionTower
+    from tokenizer.tower_families import vision_config_of
 
-    tower = vision_config_of(config.tokenizer.tower)
+    tower = vision_config_of(config.tokenizer.tower, config.tokenizer.image_size)
     with torch.device("meta"):
         return DualTokenizer(config.tokenizer, VisionTower(tower))
 

@@ -1,6 +1,6 @@
 """Tokenizer stages: codebooks, projections, decoder and tower (paper §3.2, Eq. 1–4); they differ by config alone.
 
-torchrun --nproc_per_node 8 -m train.train_tokenizer configs/full/tokenizer.yaml
+    torchrun --nproc_per_node 8 -m train.train_tokenizer configs/full/tokenizer_paper.yaml
 """
 
 from dataclasses import dataclass, field
@@ -90,7 +90,8 @@ class Trainer:
     def __init__(self, config: TrainTokenizerConfig, world: World):
         self.config, self.world = config, world
         self.model = begin(config.tokenizer, config.init, config.trainable, config.gradient_checkpointing, world.device)
-        reference = VisionTower.from_pretrained(config.tokenizer.tower, config.tokenizer.attention)
+        source = (config.tokenizer.tower, config.tokenizer.attention, config.tokenizer.image_size)
+        reference = VisionTower.from_pretrained(*source)
         self.objective = TokenizerLoss(config.loss, reference, config.tokenizer.semantic_layer).to(world.device)
         self.optimizer = build_adamw(self.model.parameters(), config.optimizer)
         self.ema = WeightEma(self.model, config.ema)

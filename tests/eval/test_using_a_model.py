@@ -7,9 +7,12 @@ import torch
 from PIL import Image
 
 import dualtoken
+from data.batch import Batch
 from data.vocabulary import Vocabulary
+from eval.caption_gain import caption_gain, nats_per_image
 from eval.chat import ask
 from eval.draw import draw
+from eval.load import load
 from eval.reconstruct import reconstruct
 from heads.config import DepthHeadConfig
 from heads.sampling import SamplingConfig
@@ -37,6 +40,29 @@ def folder(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("unified")
     model.save_pretrained(path, vocabulary, tokenizer)
     return str(path)
+
+
+def test_caption_gain_is_that_of_the_training_documents(folder):
+    """Against the model's own loss on each document alone."""
+    unified = load(folder)
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    codes, captions = unified.tokenizer.encode(images), [CAPTION, "What is this?", "apple"]
+
+    def alone(index: int, caption: str | None) -> float:
+        prompt = torch.tensor(unified.vocabulary.drawing_prompt(caption))
+        ids = torch.cat([prompt, torch.full((4,), unified.vocabulary.image_pad)])[None]
+        is_image = ids == unified.vocabulary.image_pad
+        one = (part[index : index + 1] for part in codes)
+        labels = torch.full_like(ids, -100)
+        sums = unified.model(Batch(*one, ids, torch.arange(len(ids[0]))[None], labels, is_image, is_image, []))
+        return float((sums.pixel_loss.sum() + sums.semantic_loss.sum()).detach())
+
+    figures = caption_gain(unified, captions, codes)
+    assert figures["own"] == pytest.approx(sum(map(alone, range(3), captions)) / 3, rel=1e-4)
+    assert figures["other"] == pytest.approx(sum(alone(i, captions[i - 2]) for i in range(3)) / 3, rel=1e-4)
+    assert figures["none"] == pytest.approx(sum(alone(i, None) for i in range(3)) / 3, rel=1e-4)
+    assert figures["gain"] == figures["other"] - figures["own"] != 0
+    assert nats_per_image(unified, captions, codes, batch_size=2) == pytest.approx(figures["own"], rel=1e-5)
 
 
 def pixels(path) -> bytes:

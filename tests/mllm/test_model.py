@@ -58,6 +58,25 @@ def test_visual_loss_is_a_sum_over_positions_and_depths(model, documents, pack):
         assert torch.equal(getattr(sums, f"{branch}_correct"), correct)
 
 
+def test_visual_dropout_hides_generated_images_alone_and_in_training_alone(make_model, documents, pack):
+    model = make_model(visual_dropout=1 - 1e-6)
+    batch = pack([[documents["ask"], documents["draw"]]])
+    asked, drawn = 0, 1
+
+    def effect(image: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What another code in the first patch of `image` changes in the losses of text and of semantic codes."""
+        pixel = batch.pixel.clone()
+        pixel[image, 0] = (pixel[image, 0] + 1) % model.visual.codebook_size
+        before, after = model(batch), model(replace(batch, pixel=pixel))
+        return (after.text_loss - before.text_loss).abs(), (after.semantic_loss - before.semantic_loss).abs().sum()
+
+    model.train()
+    assert effect(asked)[0] > 1e-4
+    assert effect(drawn)[1] == 0
+    model.eval()
+    assert effect(drawn)[1] > 1e-4
+
+
 def take_images(batch: Batch, images: list[int]) -> dict[str, torch.Tensor]:
     return {"pixel": batch.pixel[images], "semantic": batch.semantic[images]}
 

@@ -140,7 +140,7 @@ def one_process(folder: Path) -> None:
     assert (folder / "run" / "export" / "model.safetensors").read_bytes() == weights
     document = tiny_document(folder, out=str(folder / "next"), init=str(folder / "run" / "export"), tokenizer=None)
     del document["model"]
-    weighed = {"loss_weights": {"text": 2.0}, "llm": {"gradient_checkpointing": True}}
+    weighed = {"loss_weights": {"text": 2.0}, "visual_dropout": 0.5, "llm": {"gradient_checkpointing": True}}
     main(replace(config, loop=replace(config.loop, steps=8)))  # the finished run goes on
     main(tiny_config(folder, **{**document, "model": weighed, "trainable": ["heads"]}))
     broken = replace(config, out=str(folder / "broken"), optimizer=replace(config.optimizer, learning_rate=1e30))

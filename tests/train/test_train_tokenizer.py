@@ -11,8 +11,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import Dinov2Config, Dinov2Model
 
 import dualtoken
+from tests.tokenizer.conftest import TOWER
 from tests.train.tiny_mllm import run_ranks
 from tests.train.tiny_tokenizer import make_world, tiny_config, tiny_document
 from tokenizer import DualTokenizer
@@ -22,6 +24,7 @@ from train.distributed import World, join_world
 from train.loop import Loop
 from train.precision import set_matmul_precision
 from train.run import read_log
+from train.tokenizer_parts import part_of
 from train.train_tokenizer import Trainer, TrainTokenizerConfig, main
 
 ALONE = World()
@@ -321,8 +324,23 @@ def test_stages_that_cannot_be_are_refused(world, uninterrupted):
         tiny_config(world, trainable=SEMANTIC)
     tokenizer = {**tiny_document(world)["tokenizer"], "pixel_layer": 2}
     config = tiny_config(world, init=str(Path(uninterrupted.out) / "export"), tokenizer=tokenizer, out=str(world / "x"))
-    with pytest.raises(ValueError, match=r"taps at layers \(1, 2\), tokenizer\.\* at \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"taps at layers \(None, 1, 2\), tokenizer\.\* at \(None, 2, 2\)"):
         main(config)
+
+
+def test_a_dinov2_tower_trains_in_the_same_parts(world, tmp_path):
+    sizes = {name: value for name, value in TOWER.items() if name != "intermediate_size"}
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(tmp_path)
+    tokenizer = {**tiny_document(world)["tokenizer"], "tower": str(tmp_path)}
+    trainer = Trainer(still(world, 3, tokenizer=tokenizer, gradient_checkpointing=True), ALONE)
+    images = torch.rand(3, 3, 16, 16) * 2 - 1
+    hidden = trainer.objective.reference_tower.run(trainer.objective.reference_tower.embed(images), 1, 2)
+    torch.testing.assert_close(trainer.objective.reference(images).features, hidden[:, 1:])  # without the class token
+    assert trainer.backward(images, trainer.adversary)["loss"].isfinite()
+    parts = {name: part_of(name, 1, 2) for name, _ in trainer.model.named_parameters()}
+    layers = {name.split(".")[4]: part for name, part in parts.items() if ".encoder.layer." in name}
+    assert layers == {"0": "shallow", "1": "deep", "2": "head"}
+    assert parts["tower.model.embeddings.cls_token"] == "shallow" and parts["tower.model.layernorm.weight"] == "head"
 
 
 def test_the_export_has_the_averaged_weights(world, uninterrupted):
