@@ -37,13 +37,14 @@ COMMANDS = {
         writes="OUT/export, a SigLIP folder like the hub's; checkpoints, log.jsonl",
         example="dualtoken train-tower configs/tiny/tower.yaml",
     ),
-    "train-tokenizer": stage(
-        "train.train_tokenizer",
-        "TrainTokenizerConfig",
+    "train-tokenizer": Command(
         "Train the tokenizer: two codebooks, projections and decoder on a SigLIP tower.",
+        commands.add_launched,
+        commands.run_train_tokenizer,
         reads="shards of pictures, a SigLIP folder or hub id",
         writes="OUT/export, the tokenizer; checkpoints, log.jsonl, sheets of reconstructions",
-        example="dualtoken train-tokenizer configs/tiny/tokenizer.yaml loop.steps=500",
+        example="dualtoken train-tokenizer configs/tiny/tokenizer.yaml loop.steps=500\n"
+        "         many processes: dualtoken train-tokenizer configs/full/tokenizer_paper.yaml --nproc 8",
     ),
     "import-tokenizer": Command(
         "Turn a tokenizer checkpoint that the paper's authors released into a folder of ours.",

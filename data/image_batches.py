@@ -4,10 +4,10 @@ A small set is decoded once, kept as uint8 and permuted per epoch; a large one s
 pass over the part already seen when it resumes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from data.shards import RawSample, iterate_shards
 @dataclass(frozen=True)
 class ImageDataConfig:
     shards: str = "assets/emoji/train-*.tar.gz"  # a glob, a brace range or a comma-separated list
-    batch_size: int = 64
+    batch_size: int = 64  # of one process and one micro-batch
     seed: int = 0
     in_memory: bool = True  # 12 kB an image at 64 px; false streams
 
@@ -62,76 +62,78 @@ class ImageSet:
         return self.batch([i * len(self) // num for i in range(num)])
 
 
-class ImageBatches(Protocol):
-    """`next()` gives batch after batch, epoch after epoch; the last incomplete batch of an epoch is left out."""
+class ImageBatches:
+    """`next()` gives batch after batch, epoch after epoch; the last incomplete batch of an epoch is left out.
 
-    def __next__(self) -> ImageBatch: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    `epoch_from(epoch, start)` iterates over one epoch from its batch `start` on. The state is these two integers.
+    """
 
-
-class PermutedBatches:
-    """Over a set in memory: a permutation per epoch, drawn from (seed, epoch)."""
-
-    def __init__(self, images: ImageSet, batch_size: int, seed: int):
-        if batch_size > len(images):
-            raise ValueError(f"batch_size {batch_size} exceeds the {len(images)} images there are; make it smaller")
-        self.images, self.batch_size, self.seed = images, batch_size, seed
-        self.epoch = self.position = 0
+    def __init__(self, epoch_from: Callable[[int, int], Iterator[ImageBatch]]):
+        self.epoch_from = epoch_from
+        self.load_state_dict({"epoch": 0, "batch": 0})
 
     def __next__(self) -> ImageBatch:
-        if self.position + self.batch_size > len(self.images):
-            self.epoch, self.position = self.epoch + 1, 0
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.images))
-        indices = order[self.position : self.position + self.batch_size].tolist()
-        self.position += self.batch_size
-        return self.images.batch(indices)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "position": self.position}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.epoch, self.position = state["epoch"], state["position"]
-
-
-class StreamedBatches:
-    """Over shards of any number, shuffled by (seed, epoch); the state counts the batches of the epoch."""
-
-    def __init__(self, config: ImageDataConfig, transform: ImageTransform):
-        self.config, self.transform = config, transform
-        self.epoch = self.position = 0
-        self._batches = self._pass()
-
-    def __next__(self) -> ImageBatch:
-        batch = next(self._batches, None)
-        if batch is None:
-            if not self.position:
-                raise ValueError(f"{self.config.shards} hold fewer images than a batch of {self.config.batch_size}")
-            self.epoch, self.position = self.epoch + 1, 0
-            self._batches = self._pass()
+        following = next(self._rest, None)
+        if following is None:
+            if not self.batch:
+                raise ValueError("the shards hold fewer images than one batch; make data.batch_size smaller")
+            self.load_state_dict({"epoch": self.epoch + 1, "batch": 0})
             return next(self)
-        self.position += 1
-        return batch
-
-    def _pass(self) -> Iterator[ImageBatch]:
-        config = self.config
-        samples = iterate_shards(config.shards, shuffle_seed=config.seed, epoch=self.epoch)
-        while len(group := list(islice(samples, config.batch_size))) == config.batch_size:
-            yield ImageBatch(torch.stack([self.transform(s.image) for s in group]), [describe(s) for s in group])
+        self.batch += 1
+        return following
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "position": self.position}
+        return {"epoch": self.epoch, "batch": self.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.epoch, self.position = state["epoch"], state["position"]
-        self._batches = islice(self._pass(), self.position, None)
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self._rest = self.epoch_from(self.epoch, self.batch)
 
 
-def open_batches(config: ImageDataConfig, transform: ImageTransform) -> ImageBatches:
+def permuted_batches(images: ImageSet, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> ImageBatches:
+    """Over a set in memory: a permutation per epoch, drawn from (seed, epoch).
+
+    `world_size` ranks share each run of `world_size · batch_size` images, so that they see together what one process
+    with a batch as large would see.
+    """
+    size = world_size * batch_size
+    if size > len(images):
+        raise ValueError(
+            f"batch_size {batch_size} in {world_size} process(es) exceeds the {len(images)} images there are; "
+            "make it smaller"
+        )
+
+    def epoch_from(epoch: int, start: int) -> Iterator[ImageBatch]:
+        order = np.random.default_rng((seed, epoch)).permutation(len(images))
+        for first in range(start * size, len(images) - size + 1, size):
+            own = first + rank * batch_size
+            yield images.batch(order[own : own + batch_size].tolist())
+
+    return ImageBatches(epoch_from)
+
+
+def streamed_batches(
+    config: ImageDataConfig, transform: ImageTransform, rank: int = 0, world_size: int = 1
+) -> ImageBatches:
+    """Over shards of any number, shuffled by (seed, epoch); every rank reads its own shards at its own pace."""
+
+    def epoch_from(epoch: int, start: int) -> Iterator[ImageBatch]:
+        samples = iterate_shards(config.shards, shuffle_seed=config.seed, epoch=epoch, rank=rank, world_size=world_size)
+        samples = islice(samples, start * config.batch_size, None)
+        while len(group := list(islice(samples, config.batch_size))) == config.batch_size:
+            yield ImageBatch(torch.stack([transform(s.image) for s in group]), [describe(s) for s in group])
+
+    return ImageBatches(epoch_from)
+
+
+def open_batches(
+    config: ImageDataConfig, transform: ImageTransform, rank: int = 0, world_size: int = 1
+) -> ImageBatches:
     """What the config asks for. Raises FileNotFoundError for missing shards and ValueError for unusable ones."""
     if config.in_memory:
-        return PermutedBatches(ImageSet(config.shards, transform), config.batch_size, config.seed)
-    return StreamedBatches(config, transform)
+        images = ImageSet(config.shards, transform)
+        return permuted_batches(images, config.batch_size, config.seed, rank, world_size)
+    return streamed_batches(config, transform, rank, world_size)
 
 
 def describe(sample: RawSample) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Codebook(nn.Module):
     embedding: Tensor  # float32[K, C]
     cluster_size: Tensor  # float32[K]
     vector_sum: Tensor  # float32[K, C]
+    num_restarts: Tensor  # float32[], dead entries replaced since the log took it; not saved
 
     def __init__(self, num_entries: int, width: int, decay: float, restart_below: float):
         super().__init__()
@@ -31,6 +32,7 @@ class Codebook(nn.Module):
         self.register_buffer("embedding", torch.randn(num_entries, width) / width**0.5)
         self.register_buffer("cluster_size", torch.zeros(num_entries))
         self.register_buffer("vector_sum", torch.zeros(num_entries, width))
+        self.register_buffer("num_restarts", torch.zeros(()), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codebook":
         """Follows `.to(device)`, ignores `.bfloat16()` and `.half()`."""
@@ -76,6 +78,7 @@ class Codebook(nn.Module):
         dead = self.cluster_size < self.restart_below
         self.vector_sum[dead] = replacements[dead]
         self.cluster_size[dead] = 1.0
+        self.num_restarts += dead.sum()
         self.embedding.copy_(self.vector_sum / self._smoothed_size()[:, None])
 
     def _smoothed_size(self, epsilon: float = 1e-5) -> Tensor:

@@ -15,15 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenizer.model import TokenizerOutput
+from tokenizer.perceptual import build_lpips
 from tokenizer.tower import VisionTower
 
 
 @dataclass(frozen=True)
 class TokenizerLossConfig:
-    """Weights; the defaults are the released recipe's. `perceptual` > 0 needs the VGG weights of the lpips package."""
+    """Weights; the defaults are the released recipe's. 0 leaves a part out of the sum. λ_g: `AdversarialConfig`."""
 
     reconstruction: float = 5.0
     perceptual: float = 1.0
+    perceptual_weights: str | None = None  # file of torchvision's VGG16; null: torchvision's cache, or a download
     semantic: float = 5.0
     pooled: float = 1.0
     commitment: float = 5.0
@@ -43,7 +45,7 @@ class TokenizerLoss(nn.Module):
         super().__init__()
         self.config, self.semantic_layer = config, semantic_layer
         self.reference_tower = reference_tower.requires_grad_(False).eval()
-        self.perceptual = _lpips() if config.perceptual > 0 else None
+        self.perceptual = build_lpips(config.perceptual_weights) if config.perceptual > 0 else None
 
     def forward(self, output: TokenizerOutput, pixel_values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.config
@@ -66,11 +68,21 @@ class TokenizerLoss(nn.Module):
             total = total + weights.perceptual * parts["perceptual"]
         return total, parts
 
+    def reconstruction_loss(self, parts: dict[str, Tensor]) -> Tensor:
+        """What the adversarial part is weighed against (float[], from the parts of `forward`): MSE + λ_p·LPIPS.
+
+        As released: the MSE without its weight, and none of the losses that the decoder's last layer does not see.
+        """
+        if "perceptual" in parts:
+            return parts["reconstruction"] + self.config.perceptual * parts["perceptual"]
+        return parts["reconstruction"]
+
     @torch.no_grad()
     def reference(self, pixel_values: Tensor) -> Reference:
         tower = self.reference_tower
         features = tower.run(tower.embed(pixel_values), 1, self.semantic_layer)
-        return Reference(features, tower.pool(tower.run(features, self.semantic_layer + 1, tower.num_layers)))
+        pooled = tower.pool(tower.run(features, self.semantic_layer + 1, tower.num_layers))
+        return Reference(tower.patches(features), pooled)
 
     def train(self, mode: bool = True) -> "TokenizerLoss":
         """The reference and the perceptual network stay in evaluation mode."""
@@ -80,16 +92,3 @@ class TokenizerLoss(nn.Module):
 def _distance(features: Tensor, reference: Tensor) -> Tensor:
     """MSE − cosine over the last dimension; ≥ −1, with equality at the reference."""
     return F.mse_loss(features, reference) - F.cosine_similarity(features, reference, dim=-1).mean()
-
-
-def _lpips() -> nn.Module:
-    """LPIPS with its VGG trunk from torchvision's cache. Raises FileNotFoundError where the weights cannot be had."""
-    import lpips
-
-    try:
-        return lpips.LPIPS(net="vgg", verbose=False).requires_grad_(False).eval()
-    except OSError as error:
-        raise FileNotFoundError(
-            "LPIPS needs torchvision's VGG16 weights and they could not be downloaded; put vgg16-397923af.pth into "
-            "$TORCH_HOME/hub/checkpoints or set loss.perceptual=0"
-        ) from error

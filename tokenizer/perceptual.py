@@ -4,6 +4,7 @@ The package brings the five linear layers. The VGG16 trunk, trained on ImageNet,
 torchvision's own cache.
 """
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -19,7 +20,9 @@ def build_lpips(weights: str | None = None) -> nn.Module:
     import lpips
 
     state = _read(weights) if weights is not None else _torchvision_cache()
-    metric = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips still speaks torchvision's old words
+        metric = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     names = metric.net.state_dict()  # slice3.10.weight is features.10.weight of torchvision
     try:
         metric.net.load_state_dict({name: state[f"features.{name.partition('.')[2]}"] for name in names})

@@ -62,6 +62,11 @@ class VisionTower(nn.Module):
         side = self.config.image_size // self.config.patch_size
         return side, side
 
+    def checkpoint_gradients(self) -> None:
+        """From now on, layers in training mode keep their input alone and run again in the backward pass."""
+        prefix = "activation" if hasattr(self.model, "activation_checkpointing_enable") else "gradient"
+        getattr(self.model, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
+
     def embed(self, pixel_values: Tensor) -> Tensor:
         """float[B, 3, h, w] in [−1, 1] → float[B, P + N, H]; the family's own mean and deviation are applied here."""
         expected = (3, self.image_size, self.image_size)

@@ -1,28 +1,30 @@
 """The processes of one run: who am I, how many are we, and the few collectives that training needs.
 
 Under torchrun the environment says so; a single process started by hand gets a world of one. NCCL where CUDA is, gloo
-elsewhere: the same code runs on two CPU processes and on many nodes.
+elsewhere: the same code runs on two CPU processes and on many nodes. A world of one needs no process group.
 """
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+BUCKET = 1 << 25  # numbers that one all-reduce of gradients carries: 128 MiB of fp32
 
 
 @dataclass(frozen=True)
 class World:
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-    device: torch.device
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    device: torch.device = torch.device("cpu")
 
     @property
     def is_main(self) -> bool:
@@ -31,17 +33,41 @@ class World:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, on every rank; `tensor` itself is left as it is."""
         total = tensor.detach().clone()
-        dist.all_reduce(total)
+        if self.size > 1:
+            dist.all_reduce(total)
         return total
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean over ranks, on every rank."""
+        return self.sum(tensor) / self.size
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Every gradient becomes its mean over ranks; all ranks must have gradients for the same parameters.
+
+        Plain gradients, reduced once a step, instead of DistributedDataParallel: nothing wraps the model, and neither
+        micro-batches nor the gradients that the adversarial weight takes on the way need a special case. What is lost
+        is the overlap of the reduction with the backward pass.
+        """
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        for bucket in _buckets(gradients):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            dist.all_reduce(flat)
+            parts = (flat / self.size).split([gradient.numel() for gradient in bucket])
+            for gradient, part in zip(bucket, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
 
     def gather(self, value: Any) -> list[Any]:
         """A small Python object of every rank, in rank order, on every rank."""
-        values = [None] * self.size
-        dist.all_gather_object(values, value)
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
         return values
 
     def barrier(self) -> None:
-        dist.barrier()
+        if self.size > 1:
+            dist.barrier()
 
     def on_main(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Calls it on the main rank while the others wait; a user's mistake is raised on all ranks."""
@@ -54,6 +80,27 @@ class World:
         mistake = self.gather(mistake)[0]
         if mistake is not None:
             raise mistake
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours that together have about BUCKET numbers."""
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        bucket.append(tensor)
+        size += tensor.numel()
+        if size >= BUCKET:
+            yield bucket
+            bucket, size = [], 0
+    if bucket:
+        yield bucket
+
+
+def join_world() -> World:
+    """The world that torchrun made; a process started by hand is a world of one, without group and collectives."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return init_world()
+    return World(device=torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
 
 
 def init_world(timeout_minutes: int = 30) -> World:

@@ -1,9 +1,11 @@
-"""What every single-process stage does around its step: resume, schedule, log, checkpoint, leave cleanly.
+"""What the tower's and the tokenizer's stage do around their step: resume, schedule, log, checkpoint, leave cleanly.
 
     for step in loop:
         batch = next(batches)
         …
         loop.record(loss=loss, **parts)
+
+All ranks take the same steps: they agree on the mean of what they recorded, on a bad loss and on leaving.
 """
 
 import signal
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from train.checkpoint import latest_checkpoint, load_checkpoint, restore_rng, save_checkpoint, save_rng
+from train.distributed import World
 from train.run import Run
 from train.schedule import ScheduleConfig, lr_multiplier
 
@@ -35,10 +38,23 @@ class Stateful(Protocol):
 
 
 class Loop:
-    """Iterates over steps. `parts` are saved and restored by name; the first optimizer of them follows the schedule."""
+    """Iterates over steps. `parts` are the same on all ranks, `batches` are each rank's own; all are saved.
 
-    def __init__(self, run: Run, config: LoopConfig, schedule: ScheduleConfig, parts: dict[str, Stateful], desc: str):
-        self.run, self.config, self.schedule, self.parts, self.desc = run, config, schedule, parts, desc
+    Every optimizer among the parts follows the schedule.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        config: LoopConfig,
+        schedule: ScheduleConfig,
+        parts: dict[str, Stateful],
+        batches: Stateful,
+        desc: str,
+        world: World = World(),
+    ):
+        self.run, self.config, self.schedule, self.desc, self.world = run, config, schedule, desc, world
+        self.parts, self.batches = parts, batches
         self.optimizers = [p for p in parts.values() if isinstance(p, torch.optim.Optimizer)]
         self.peak_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self._window: list[dict[str, Tensor]] = []
@@ -58,15 +74,16 @@ class Loop:
                     if done % self.config.log_every == 0 or done == steps:
                         bar.set_postfix(loss=f"{self._log(done):.4f}")
                     bar.update()
-                    if done % self.config.checkpoint_every == 0 or done == steps or self._stopping:
+                    stopping = self._stop_requested()
+                    if done % self.config.checkpoint_every == 0 or done == steps or stopping:
                         self._save(done)
-                    if self._stopping:
+                    if stopping:
                         raise SystemExit(143)  # what the shell reports for SIGTERM; the same command continues
         finally:
             signal.signal(signal.SIGTERM, previous)
 
     def record(self, **metrics: Tensor) -> None:
-        """Adds one step's 0-d tensors to the window that the next log line averages."""
+        """Adds one step's 0-d tensors to the window that the next log line averages. All ranks must give one `loss`."""
         self._window.append({k: v.detach() for k, v in metrics.items()})
         self._bad_steps = 0 if torch.isfinite(metrics["loss"]) else self._bad_steps + 1
         if self._bad_steps > MAX_BAD_STEPS:
@@ -76,18 +93,27 @@ class Loop:
             )
 
     def _log(self, step: int) -> float:
-        """Writes the window's means and empties it; returns the mean loss."""
+        """Writes the window's means over steps and ranks and empties it; returns the mean loss."""
         if not self._window:
             return float("nan")
-        means = {name: torch.stack([m[name].float() for m in self._window]).mean().item() for name in self._window[0]}
+        names = dict.fromkeys(name for metrics in self._window for name in metrics)
+        series = {name: [m[name].float() for m in self._window if name in m] for name in names}
+        means = self.world.mean(torch.stack([torch.stack(values).mean() for values in series.values()])).tolist()
         self._window = []
-        self.run.log(step, **means, lr=self.optimizers[0].param_groups[0]["lr"])
-        return means["loss"]
+        metrics = dict(zip(names, means, strict=True))
+        self.run.log(step, **metrics, lr=self.optimizers[0].param_groups[0]["lr"])
+        return metrics["loss"]
 
     def _set_rates(self, multiplier: float) -> None:
         for optimizer, rates in zip(self.optimizers, self.peak_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * multiplier
+
+    def _stop_requested(self) -> bool:
+        """Whether any rank got SIGTERM: all leave together."""
+        if self.world.size == 1:
+            return self._stopping
+        return bool(self.world.sum(torch.tensor(self._stopping, dtype=torch.int32, device=self.world.device)))
 
     def _resume(self) -> int:
         checkpoint = latest_checkpoint(self.run.checkpoints)
@@ -96,18 +122,29 @@ class Loop:
             torch.manual_seed(self.config.seed)
             return 0
         state = load_checkpoint(checkpoint)
+        if len(state.get("ranks", ())) not in (0, self.world.size):
+            raise ValueError(
+                f"checkpoint {checkpoint} is of {len(state['ranks'])} process(es), this run has {self.world.size}; "
+                f"continue with --nproc {len(state['ranks'])}, or use another `out`"
+            )
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
+            own = state["ranks"][self.world.rank]
+            self.batches.load_state_dict(own["batches"])
+            self._window = [{k: v.to(self.world.device) for k, v in metrics.items()} for metrics in own["window"]]
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"checkpoint {checkpoint} does not fit this config ({reason}); use another `out`"
             ) from error
-        restore_rng(state["rng"])
+        restore_rng(own["rng"])
         self.run.rewind(state["step"])
         return state["step"]
 
     def _save(self, step: int) -> None:
+        window = [{name: value.cpu() for name, value in metrics.items()} for metrics in self._window]
+        own = {"batches": self.batches.state_dict(), "rng": save_rng(), "window": window}
+        ranks = self.world.gather(own)
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        save_checkpoint(self.run.checkpoints, step, {**state, "step": step, "rng": save_rng()})
+        self.world.on_main(save_checkpoint, self.run.checkpoints, step, {**state, "step": step, "ranks": ranks})

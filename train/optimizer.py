@@ -1,5 +1,6 @@
 """AdamW with the usual two groups, and one guarded optimisation step."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ class OptimizerConfig:
     learning_rate: float = 1e-3
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     weight_decay: float = 0.05
-    gradient_clipping: float = 1.0
+    gradient_clipping: float = 1.0  # norm; 0: none
 
     def __post_init__(self) -> None:
         check_adamw(self.learning_rate, self.betas)
@@ -35,11 +36,19 @@ def build_adamw(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> 
 
 
 def optimise(optimizer: torch.optim.Optimizer, loss: Tensor, clipping: float) -> Tensor:
-    """Backward, clip, step; returns the gradient norm. A loss or gradient that is not finite changes no weight."""
+    """Backward and `apply_gradients`, for a step of one batch in one process; returns the gradient norm."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, clipping)
+    return apply_gradients(optimizer, loss, clipping)
+
+
+def apply_gradients(optimizer: torch.optim.Optimizer, loss: Tensor, clipping: float) -> Tensor:
+    """Clip, step; returns the norm of the gradient. A loss or gradient that is not finite changes no weight."""
+    norm = nn.utils.clip_grad_norm_(parameters_of(optimizer), clipping or math.inf)
     if torch.isfinite(norm) and torch.isfinite(loss):
         optimizer.step()
     return norm
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]

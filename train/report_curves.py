@@ -37,6 +37,10 @@ PANELS = (
     Panel("Perceptual loss", {r"perceptual": "LPIPS"}),
     Panel("Codebook entries in use, per batch", {r"(pixel|semantic)_usage": r"\1"}),
     Panel("Codebook perplexity, per batch", {r"(pixel|semantic)_perplexity": r"\1"}),
+    Panel("Dead codebook entries restarted, per step", {r"(pixel|semantic)_restarts": r"\1"}),
+    Panel("Norm of the gradient", {r"grad_norm": "all", r"discriminator\.grad_norm": "discriminator"}),
+    Panel("Discriminator: mean logit", {r"discriminator\.(real|fake)": r"\1"}),
+    Panel("Discriminator: share of patches told right", {r"discriminator\.accuracy": "accuracy"}),
     Panel("Images per second of training", {r"images_per_second": "images"}),
 )
 

@@ -9,7 +9,10 @@ from train.checkpoint import latest_checkpoint
 from train.config import load_config
 
 # Where and how often things are written or looked at, and how long the run is.
-HARMLESS = ("out", "tracking", "loop.steps", "loop.log_every", "loop.checkpoint_every", "validation", "samples")
+HARMLESS = (
+    *("out", "tracking", "loop.steps", "loop.log_every", "loop.checkpoint_every"),
+    *("validation", "samples", "sample_every", "health"),
+)
 
 
 def refuse_changed_config(folder: str | Path, config: Any, harmless: tuple[str, ...] = HARMLESS) -> None:

@@ -17,9 +17,14 @@ class ScheduleConfig:
             raise ValueError(f"schedule.warmup={self.warmup} must be ≥ 0 and schedule.final={self.final} in [0, 1]")
 
 
+def num_steps(share_or_steps: float, steps: int) -> int:
+    """A share of all steps if below 1, else a number of steps."""
+    return round(share_or_steps * steps) if share_or_steps < 1 else int(share_or_steps)
+
+
 def lr_multiplier(config: ScheduleConfig, step: int, steps: int) -> float:
     """The factor on every peak rate at `step` (0 … steps − 1). The first step already moves: it is not zero."""
-    warmup = round(config.warmup * steps) if config.warmup < 1 else int(config.warmup)
+    warmup = num_steps(config.warmup, steps)
     if step < warmup:
         return (step + 1) / warmup
     if config.kind == "constant":

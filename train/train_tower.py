@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, SiglipTokenizer
 
-from data.image_batches import ImageDataConfig, ImageSet, PermutedBatches
+from data.image_batches import ImageDataConfig, ImageSet, permuted_batches
 from data.images import ImageTransform
 from eval.judge import Judge, encode_texts
 from eval.zero_shot import retrieval_at_1
 from train.loop import Loop, LoopConfig
 from train.optimizer import OptimizerConfig, build_adamw, optimise
 from train.precision import autocast, set_matmul_precision
+from train.resume import refuse_changed_config
 from train.run import Run, TrackingConfig
 from train.schedule import ScheduleConfig
 
@@ -59,14 +60,15 @@ class TrainTowerConfig:
 
 def main(config: TrainTowerConfig) -> None:
     set_matmul_precision(config.precision)
+    refuse_changed_config(config.out, config)
     torch.manual_seed(config.loop.seed)
     run = Run(config.out, config, config.tracking)
     images = ImageSet(config.data.shards, ImageTransform(config.image_size))
-    batches = PermutedBatches(images, config.data.batch_size, config.data.seed)
+    batches = permuted_batches(images, config.data.batch_size, config.data.seed)
     tokenizer = train_text_tokenizer([c for m in images.metadata for c in m["captions"]], config)
     model = build_siglip(config, len(tokenizer))
     optimizer = build_adamw(model.parameters(), config.optimizer)
-    loop = Loop(run, config.loop, config.schedule, {"model": model, "optimizer": optimizer, "data": batches}, "tower")
+    loop = Loop(run, config.loop, config.schedule, {"model": model, "optimizer": optimizer}, batches, "tower")
     for step in loop:
         batch = next(batches)
         draw = np.random.default_rng((config.data.seed, step))

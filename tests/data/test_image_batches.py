@@ -38,7 +38,7 @@ def test_epochs_are_permutations_and_states_exact(shards, in_memory):
     batches = open_batches(config, ImageTransform(4))
     for _ in range(2):
         assert len(set(keys(batches, 3))) == 6  # one of seven is left over
-    assert keys(batches, 1) and batches.state_dict() != {"epoch": 0, "position": 0}
+    assert keys(batches, 1) and batches.state_dict() == {"epoch": 2, "batch": 1}
     state = dict(batches.state_dict())
     upcoming = keys(batches, 7)
     other = open_batches(config, ImageTransform(4))
@@ -51,6 +51,23 @@ def test_a_batch_larger_than_the_data_is_refused(shards, in_memory):
     config = ImageDataConfig(shards=shards, batch_size=8, in_memory=in_memory)
     with pytest.raises(ValueError, match="batch"):
         next(open_batches(config, ImageTransform(4)))
+
+
+def test_ranks_see_together_what_one_process_sees(shards):
+    config = ImageDataConfig(shards=shards, batch_size=2, seed=3)
+    whole = open_batches(ImageDataConfig(shards=shards, batch_size=4, seed=3), ImageTransform(4))
+    ranks = [open_batches(config, ImageTransform(4), rank, 2) for rank in range(2)]
+    for _ in range(3):  # an epoch is one batch of four
+        assert keys(whole, 1) == [key for batches in ranks for key in keys(batches, 1)]
+    assert {batches.state_dict()["epoch"] for batches in [whole, *ranks]} == {2}
+    with pytest.raises(ValueError, match="in 4 process"):
+        open_batches(config, ImageTransform(4), 0, 4)
+
+
+def test_ranks_stream_different_images(shards):
+    config = ImageDataConfig(shards=shards, batch_size=1, seed=3, in_memory=False)
+    first, second = (keys(open_batches(config, ImageTransform(4), rank, 2), 3) for rank in range(2))
+    assert len({*first, *second}) == 6
 
 
 def test_pixels_survive_the_eight_bits(shards):

@@ -38,13 +38,6 @@ STEPS = 24
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-class Alone(World):
-    """A world of one without a process group."""
-
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor
-
-
 # --- killed and resumed -------------------------------------------------------------------------------------------
 
 
@@ -213,7 +206,7 @@ def test_the_meter_gives_means_per_token_and_per_code():
         parts = (torch.tensor(text), torch.tensor(num_text), torch.tensor(1))
         return LossSums(*parts, losses, 2 * losses, torch.tensor(num_visual), correct, correct)
 
-    meter = LossMeter(Alone(0, 1, 0, 1, torch.device("cpu")), LossWeights(text=1, pixel=1, semantic=0.5))
+    meter = LossMeter(World(), LossWeights(text=1, pixel=1, semantic=0.5))
     meter.add(sums(6.0, 3, [4.0, 8.0], 2))
     meter.add(sums(2.0, 1, [2.0, 6.0], 3))
     means = meter.means()
@@ -245,7 +238,7 @@ def test_only_targets_are_counted():
     labels = torch.tensor([[-100, -100, -100, -100, -100, 4]])
     ids = torch.zeros(1, 6, dtype=torch.int64)
     batch = Batch(codes, codes, ids, ids, labels, image, target, ["k"])
-    counts = count_targets([batch, batch], 5, 1, 3, Alone(0, 1, 0, 1, torch.device("cpu")))
+    counts = count_targets([batch, batch], 5, 1, 3, World())
     assert counts.text.tolist() == [[0, 0, 0, 0, 2]]
     assert counts.pixel.tolist() == counts.semantic.tolist() == [[0, 0, 4]]
 
