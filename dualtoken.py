@@ -37,10 +37,10 @@ COMMANDS = {
         writes="OUT/export, a SigLIP folder like the hub's; checkpoints, log.jsonl",
         example="dualtoken train-tower configs/tiny/tower.yaml",
     ),
-    "train-tokenizer": Command(
+    "train-tokenizer": launched_stage(
+        "train.train_tokenizer",
+        "TrainTokenizerConfig",
         "Train the tokenizer: two codebooks, projections and decoder on a SigLIP tower.",
-        commands.add_launched,
-        commands.run_train_tokenizer,
         reads="shards of pictures, a SigLIP folder or hub id",
         writes="OUT/export, the tokenizer; checkpoints, log.jsonl, sheets of reconstructions",
         example="dualtoken train-tokenizer configs/tiny/tokenizer.yaml loop.steps=500\n"

@@ -22,10 +22,13 @@ from train.engine import EngineConfig, partitioned_loading, whole
 def continue_from(folder: str, model: UnifiedConfig, engine: EngineConfig, world: World) -> Unified:
     """The unified model of an earlier stage, with its sizes; what says how to train is this stage's."""
     unified = load_unified(folder, engine.dtype, partitioned_loading(engine, world), whole)
-    training = {"loss_weights": model.loss_weights, "visual_dropout": model.visual_dropout}
-    own = replace(unified.model.config, **training)
-    asked, stored = (replace(c, **training, llm=replace(c.llm, gradient_checkpointing=False)) for c in (model, own))
-    if asked not in (stored, replace(UnifiedConfig(), **training)):
+
+    def trained_as_asked(config: UnifiedConfig) -> UnifiedConfig:
+        return replace(config, loss_weights=model.loss_weights, visual_dropout=model.visual_dropout)
+
+    own = trained_as_asked(unified.model.config)
+    asked, stored = (replace(c, llm=replace(c.llm, gradient_checkpointing=False)) for c in (model, own))
+    if asked not in (stored, trained_as_asked(UnifiedConfig())):
         raise ValueError(
             f"model.* describes another model than init={folder}, which brings its own: remove all of model but "
             "model.loss_weights, model.visual_dropout and model.llm.gradient_checkpointing"

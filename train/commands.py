@@ -75,18 +75,6 @@ def run_train(args: Namespace) -> None:
     launch("train.train_mllm", [args.config, *args.overrides], args.nproc)
 
 
-def run_train_tokenizer(args: Namespace) -> None:
-    from train.config import load_config
-    from train.launch import launch
-    from train.train_tokenizer import TrainTokenizerConfig, main
-
-    config = load_config(TrainTokenizerConfig, args.config, args.overrides)  # mistakes are known before processes start
-    if args.nproc == 1:
-        main(config)
-    else:
-        launch("train.train_tokenizer", [args.config, *args.overrides], args.nproc)
-
-
 def add_import(parser: ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the authors' epoch_N.pt")
     parser.add_argument("--config", required=True, metavar="YAML", help="configs/full/tokenizer_released_*.yaml")
