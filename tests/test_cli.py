@@ -68,7 +68,7 @@ def test_wrong_words_exit_with_2(words, capsys):
     assert stop.value.code == 2 and "error: " in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", [n for n in COMMANDS if " configs/" in COMMANDS[n].example])
+@pytest.mark.parametrize("name", [n for n in COMMANDS if f"{n} configs/" in COMMANDS[n].example])
 def test_missing_config(name, capsys):
     assert dualtoken.main([name, "nowhere.yaml"]) == 2
     assert_one_sentence(capsys, "nowhere.yaml")
