@@ -27,9 +27,14 @@ MAX_BAD_STEPS = 20  # in a row, before the run stops
 @dataclass(frozen=True)
 class LoopConfig:
     steps: int = 1000
-    log_every: int = 10
+    log_every: int = 10  # 0: at the end alone, as every "every" of the stages
     checkpoint_every: int = 200
     seed: int = 0
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether something happens after `step` steps that happens after every so many; 0 is never."""
+    return every > 0 and step % every == 0
 
 
 class Stateful(Protocol):
@@ -71,11 +76,11 @@ class Loop:
                     self._set_rates(lr_multiplier(self.schedule, step, steps))
                     yield step
                     done = step + 1
-                    if done % self.config.log_every == 0 or done == steps:
+                    if is_due(done, self.config.log_every) or done == steps:
                         bar.set_postfix(loss=f"{self._log(done):.4f}")
                     bar.update()
                     stopping = self._stop_requested()
-                    if done % self.config.checkpoint_every == 0 or done == steps or stopping:
+                    if is_due(done, self.config.checkpoint_every) or done == steps or stopping:
                         self._save(done)
                     if stopping:
                         raise SystemExit(143)  # what the shell reports for SIGTERM; the same command continues

@@ -23,7 +23,7 @@ from train.checkpoint import latest_checkpoint
 from train.distributed import World, init_world
 from train.engine import Engine, EngineConfig
 from train.launch import run_launched
-from train.loop import MAX_BAD_STEPS, LoopConfig
+from train.loop import MAX_BAD_STEPS, LoopConfig, is_due
 from train.meter import LossMeter, RateMeter
 from train.parameters import PartsOptimizerConfig, group_parameters
 from train.precision import set_matmul_precision
@@ -104,7 +104,7 @@ class Trainer:
             for step, data in zip(range(start, steps), self.loader, strict=False):
                 norm = self.step(data, lr_multiplier(self.config.schedule, step, steps))
                 done = step + 1
-                if done % config.log_every == 0 or done == steps:
+                if is_due(done, config.log_every) or done == steps:
                     bar.set_postfix(loss=self.log(done, norm), refresh=False)
                 if is_due(done, self.config.validation.every):
                     self.run.log(done, **{f"validation.{k}": v for k, v in self.watch.held_out_losses().items()})
@@ -112,7 +112,7 @@ class Trainer:
                     self.watch.draw_samples(done)
                 bar.update()
                 stopping = self.stop_requested()
-                if done % config.checkpoint_every == 0 or done == steps or stopping:
+                if is_due(done, config.checkpoint_every) or done == steps or stopping:
                     self.save(done)
                 if stopping:
                     raise SystemExit(128 + signal.SIGTERM)  # the same command continues
@@ -197,10 +197,6 @@ class Trainer:
         model.save_pretrained(partial, vocabulary, tokenizer, weights)
         shutil.rmtree(self.run.export, ignore_errors=True)
         partial.rename(self.run.export)
-
-
-def is_due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from train.build_tokenizer import begin, compile_networks
 from train.distributed import World, join_world
 from train.health import CodebookHealth, HealthConfig
 from train.launch import run_launched
-from train.loop import Loop, LoopConfig, Stateful
+from train.loop import Loop, LoopConfig, Stateful, is_due
 from train.optimizer import OptimizerConfig, apply_gradients, build_adamw
 from train.precision import autocast, set_matmul_precision
 from train.resume import refuse_changed_config
@@ -76,7 +76,7 @@ def main(config: TrainTokenizerConfig) -> None:
     loop = Loop(run, config.loop, config.schedule, trainer.parts, batches, "tokenizer", world)
     for step in loop:
         loop.record(**trainer.step(batches, step))
-        if (step + 1) % config.sample_every == 0:
+        if is_due(step + 1, config.sample_every):
             with trainer.ema.applied():
                 run.save_image(f"step-{step + 1:06d}", reconstruction_sheet(model, samples))
     with trainer.ema.applied():

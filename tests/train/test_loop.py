@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data.image_batches import ImageSet, permuted_batches
-from train.loop import Loop, LoopConfig
+from train.loop import Loop, LoopConfig, is_due
 from train.optimizer import OptimizerConfig, build_adamw, optimise
 from train.run import Run, read_log
 from train.schedule import ScheduleConfig
@@ -84,3 +84,8 @@ def test_a_checkpoint_of_another_shape_is_refused_with_advice(tmp_path):
     loop = Loop(run, LoopConfig(steps=9), ScheduleConfig(), parts, batches, "test")
     with pytest.raises(ValueError, match=r"does not fit this config.*another `out`"):
         next(iter(loop))
+
+
+def test_every_zero_steps_is_never():
+    assert [step for step in range(1, 7) if is_due(step, 3)] == [3, 6]
+    assert not any(is_due(step, 0) for step in range(7))
