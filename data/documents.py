@@ -8,20 +8,29 @@ the document is collated.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from data.codes import CodeStore
 from data.vocabulary import CAPTION_REQUEST, ImageSlot, Vocabulary, drawing_request
+
+
+class Codes(Protocol):
+    """What a document needs of a code store."""
+
+    @property
+    def num_patches(self) -> int: ...
+
+    def codes(self, index: int) -> tuple[np.ndarray, np.ndarray]: ...  # pixel and semantic, [N, D] each
 
 
 @dataclass(frozen=True)
 class ImageRef:
     """An image of a code store."""
 
-    store: CodeStore
+    store: Codes
     index: int
 
 

@@ -8,9 +8,13 @@ training asks for captions at all.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from data.batch import Batch
+from data.documents import ImageRef, drawing_document
+from data.packing import collate
+from data.vocabulary import Vocabulary
 from mllm.pretrained import Unified
 from tokenizer import DualCodes
 
@@ -31,22 +35,28 @@ def nats_per_image(
     total = 0.0
     for start in range(0, len(captions), batch_size):
         span = slice(start, start + batch_size)
-        sums = unified.model(_drawings(unified, captions[span], DualCodes(codes.pixel[span], codes.semantic[span])))
+        batch = _drawings(unified.vocabulary, captions[span], DualCodes(codes.pixel[span], codes.semantic[span]))
+        sums = unified.model(batch)
         total += float(sums.pixel_loss.sum() + sums.semantic_loss.sum())
     return total / len(captions)
 
 
-def _drawings(unified: Unified, captions: Sequence[str | None], codes: DualCodes) -> Batch:
-    """One row per image: the prompt of generation, the image, padding as a document of its own."""
-    vocabulary, num_patches = unified.vocabulary, codes.pixel.shape[1]
-    prompts = [vocabulary.drawing_prompt(caption) for caption in captions]
-    shape = (len(prompts), max(map(len, prompts)) + num_patches)
-    input_ids = torch.full(shape, vocabulary.endoftext)
-    position_ids, image_mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        length = len(prompt) + num_patches
-        input_ids[row, :length] = torch.tensor(prompt + [vocabulary.image_pad] * num_patches)
-        position_ids[row] = torch.cat([torch.arange(length), torch.arange(shape[1] - length)])
-        image_mask[row, len(prompt) : length] = True
-    labels = torch.full(shape, -100)
-    return Batch(codes.pixel, codes.semantic, input_ids, position_ids, labels, image_mask, image_mask, [])
+class _CodesInMemory:
+    """Codes that no store holds, for documents to refer to."""
+
+    def __init__(self, codes: DualCodes):
+        self.dual, self.num_patches = codes, codes.pixel.shape[1]
+
+    def codes(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.dual.pixel[index].numpy(), self.dual.semantic[index].numpy()
+
+
+def _drawings(vocabulary: Vocabulary, captions: Sequence[str | None], codes: DualCodes) -> Batch:
+    """The documents of training, one a row."""
+    store = _CodesInMemory(codes)
+    documents = [
+        drawing_document(vocabulary, ImageRef(store, row), caption, str(row)) for row, caption in enumerate(captions)
+    ]
+    return collate(
+        [[document] for document in documents], max(map(len, documents)), vocabulary.endoftext, *codes.pixel.shape[1:]
+    )

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+WEEK = 7 * 24 * 60  # minutes: for stages whose processes wait for the last share of another and for nothing before
 BUCKET = 1 << 25  # numbers that one all-reduce of gradients carries: 128 MiB of fp32
 
 

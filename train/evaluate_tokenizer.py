@@ -27,10 +27,9 @@ from eval.measure import Instruments, load_lpips
 from eval.parts import Parts, fingerprint
 from eval.sheets import reconstruction_sheet
 from tokenizer import DualTokenizer
-from train.distributed import World, init_world, leave_world
+from train.distributed import WEEK, World, init_world, leave_world
 from train.launch import run_launched
 from train.precision import set_matmul_precision
-from train.pretokenize import WEEK
 from train.run import Run, TrackingConfig, flatten, write_atomically
 
 SHEET_COLUMNS = 8

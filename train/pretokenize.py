@@ -19,11 +19,9 @@ from data.image_batches import describe
 from data.images import ImageTransform
 from data.shards import expand_shards, iterate_shards
 from tokenizer import DualTokenizer
-from train.distributed import World, init_world, leave_world
+from train.distributed import WEEK, World, init_world, leave_world
 from train.launch import run_launched
 from train.precision import set_matmul_precision
-
-WEEK = 7 * 24 * 60  # minutes that a process may wait for the last shard of another
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The tokenizer's stages at miniature size: killed and resumed, in two processes, frozen in parts, refused."""
+"""The tokenizer's stages at miniature size: killed and resumed, in two processes, frozen in parts, refused.
+
+Long because all these promises are about one stage, and share its miniature world.
+"""
 
 import json
 import random
