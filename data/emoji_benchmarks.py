@@ -38,6 +38,7 @@ from data.emoji_splits import SPLITS
 from data.shards import RawSample, iterate_shards
 
 POPE_NEGATIVES = ("random", "popular", "adversarial")
+SPECIFIC_KINDS = ("skin_tone", "color", "count")
 
 
 class SplitQuestions:
@@ -113,17 +114,18 @@ class SplitQuestions:
 
 
 def training_conversations(sample: RawSample, maker: QuestionMaker, seed: int) -> list[dict[str, Any]]:
-    """Three records, whose questions share the cost of one picture: two only judge, one describes.
+    """Two records of four questions, which share the cost of one picture.
 
-    A yes or no is a comparison, of which neither picture nor question alone tells anything: it is learned late, and only
-    from many questions. In a record that judges, each kind is asked about once, so that no answer gives another away.
+    The name comes last, because it answers all the others. A second yes/no question about the subject would be
+    answered by the first.
     """
     rng = random.Random(f"{seed} llava {sample.key}")
-    kinds = maker.kinds(sample.metadata)
-    judging = [[_yes_or_no(kind, sample, maker, rng) for kind in rng.sample(kinds, len(kinds))] for _ in range(2)]
-    describing = [_describe(kind, sample, maker, rng) for kind in rng.sample(kinds[1:], len(kinds) - 1)]
-    describing.append(_describe("subject", sample, maker, rng))  # last, for the name answers all others
-    return [conversation(sample.key, number, turns) for number, turns in enumerate([*judging, describing])]
+    details = ["style", *(kind for kind in maker.kinds(sample.metadata) if kind in SPECIFIC_KINDS)]
+    records: list[list[Question | Choice]] = []
+    for name in (maker.open("subject", sample.metadata), maker.choice("subject", sample.metadata, rng)):
+        others = [_any(kind, sample, maker, rng) for kind in ("category", rng.choice(details))]
+        records.append([*rng.sample([_yes_or_no("subject", sample, maker, rng), *others], 3), name])
+    return [conversation(sample.key, number, turns) for number, turns in enumerate(records)]
 
 
 def _yes_or_no(kind: str, sample: RawSample, maker: QuestionMaker, rng: random.Random) -> Question:
@@ -131,11 +133,15 @@ def _yes_or_no(kind: str, sample: RawSample, maker: QuestionMaker, rng: random.R
     return maker.yes(kind, sample.metadata) if positive else maker.no(kind, sample.metadata, rng)
 
 
-def _describe(kind: str, sample: RawSample, maker: QuestionMaker, rng: random.Random) -> Question | Choice:
-    """An open question, or one in four a choice among four options."""
-    if rng.random() < 0.25:
-        return maker.choice(kind, sample.metadata, rng)
-    return maker.open(kind, sample.metadata)
+def _any(kind: str, sample: RawSample, maker: QuestionMaker, rng: random.Random) -> Question | Choice:
+    """Half of the questions are yes/no, the others open or four options."""
+    match rng.choice(["yes or no", "yes or no", "open", "choice"]):
+        case "yes or no":
+            return _yes_or_no(kind, sample, maker, rng)
+        case "open":
+            return maker.open(kind, sample.metadata)
+        case _:
+            return maker.choice(kind, sample.metadata, rng)
 
 
 def build(shards: Path, out: Path, pictures_per_split: int, seed: int) -> dict[str, Any]:

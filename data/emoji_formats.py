@@ -153,16 +153,14 @@ def write_mmbench(folder: Path, split: str, asked: Sequence[tuple[Picture, Choic
 
 
 def conversation(key: str, number: int, turns: Sequence[Question | Choice]) -> dict[str, Any]:
-    """A LLaVA-1.5 record: image and request for short answers with the first question, as its training mixture does."""
+    """A LLaVA-1.5 record: the image before the first question, the suffix after every one."""
     messages = []
-    short_answers_requested = False
     for turn in turns:
         if isinstance(turn, Choice):
             options = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, turn.options, strict=True))
             question, answer = turn.text + options + OPTION_LETTER, LETTERS[turn.answer]
         else:
-            question, answer = turn.text + ("" if short_answers_requested else SHORT_ANSWER), turn.answer
-            short_answers_requested = True
+            question, answer = turn.text + SHORT_ANSWER, turn.answer
         messages += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
     messages[0]["value"] = "<image>\n" + messages[0]["value"]
     return {"id": f"{key}-{number}", "image": key, "conversations": messages}
