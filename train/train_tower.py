@@ -20,7 +20,7 @@ from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, Sig
 from data.image_batches import ImageDataConfig, ImageSet, permuted_batches
 from data.images import ImageTransform
 from eval.judge import Judge, encode_texts
-from eval.zero_shot import retrieval_at_1
+from eval.retrieval import retrieval_at_1
 from train.loop import Loop, LoopConfig
 from train.optimizer import OptimizerConfig, build_adamw, optimise
 from train.precision import autocast, set_matmul_precision
