@@ -28,11 +28,16 @@ def cases(folder: Path) -> dict[str, Callable[[], Any]]:
     ]
     predictions = {i: f"cat {i % 50}" for i in range(ROWS)}
     options = {"A": "cat", "B": "dog", "C": "cow", "D": "owl"}
-    bench = [mmbench.Row(i % (ROWS // 4) + i // (ROWS // 4) * 1_000_000, "", "", options, "A", "x", "A") for i in range(ROWS)]
+    bench = [
+        mmbench.Row(i % (ROWS // 4) + i // (ROWS // 4) * 1_000_000, "", "", options, "A", "x", "A") for i in range(ROWS)
+    ]
     metadata = {"tag": "colors", "include": [{"class": "dog", "count": 1, "color": "red"}]}
     found = [{"class": "dog", "box": [0, 0, 9, 9], "score": 0.5 + i / 99, "color": "red"} for i in range(5)]
     judged = [{"tag": geneval.TAGS[i % 6], "correct": bool(i % 2), "metadata": str(i // 4)} for i in range(ROWS)]
-    questions = {str(i): {j: dpg.Question([1] if j > 1 else [], "entity - whole") for j in range(1, 6)} for i in range(ROWS // 20)}
+    questions = {
+        str(i): {j: dpg.Question([1] if j > 1 else [], "entity - whole") for j in range(1, 6)}
+        for i in range(ROWS // 20)
+    }
     answers = {name: {k: dict.fromkeys(own, "yes") for k in range(4)} for name, own in questions.items()}
     images, texts = features(rng, ROWS // 5, 64), features(rng, ROWS, 64)
     pair = rng.random((20, 3, 256, 256)), rng.random((20, 3, 256, 256))
@@ -44,14 +49,18 @@ def cases(folder: Path) -> dict[str, Callable[[], Any]]:
         "pope": lambda: pope.score({"random": [pope.Row("yes", "No, it is not.")] * ROWS}),
         "mmbench": lambda: mmbench.score(bench),
         "seed": lambda: seed.score([seed.Row("Scene", options, "A", "A. cat")] * ROWS),
-        "mmvet": lambda: mmvet.score({str(i): {"score": [0.5]} for i in range(ROWS)}, {str(i): ["ocr"] for i in range(ROWS)}),
+        "mmvet": lambda: mmvet.score(
+            {str(i): {"score": [0.5]} for i in range(ROWS)}, {str(i): ["ocr"] for i in range(ROWS)}
+        ),
         "zeroshot (1,000 classes, d 64)": lambda: zero_shot.accuracy(*big, k=5),
         "retrieval (20,000 images, d 64)": lambda: retrieval.recall(images, texts, np.arange(ROWS) // 5),
         "fid (2,048 dimensions, both sides)": lambda: frechet_distance(*(Moments.of(inception) for _ in range(2))),
         "geneval summary": lambda: geneval.score(judged),
         "geneval rules": lambda: [decide(found, metadata) for _ in range(ROWS)],
         "dpg": lambda: dpg.score(questions, answers),
-        "reconstruction (20 pictures of 256²)": lambda: reconstruction.score([(pair[0][i : i + 1], pair[1][i : i + 1]) for i in range(20)]),
+        "reconstruction (20 pictures of 256²)": lambda: reconstruction.score(
+            [(pair[0][i : i + 1], pair[1][i : i + 1]) for i in range(20)]
+        ),
     }
 
 

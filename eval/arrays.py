@@ -68,7 +68,9 @@ def require_directions(path: object, **arrays: np.ndarray) -> None:
 
 def _check(name: str, array: np.ndarray, dimensions: int) -> None:
     if array.ndim != dimensions or not array.size:
-        raise ValueError(f"{name!r} has the shape {array.shape}, where {dimensions} dimensions are expected, none empty")
+        raise ValueError(
+            f"{name!r} has the shape {array.shape}, where {dimensions} dimensions are expected, none empty"
+        )
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{name!r} holds {array.dtype}, not numbers")
     if not np.isfinite(array).all():

@@ -2,9 +2,9 @@
 
     dualtoken score clipscore --features F.npz
 
-F.npz: `image` [N, d] and `text` [N, d], row i of one prompt, and the string `backbone` (or --backbone). Figures of different
-backbones are different numbers. `clipscore` is the official 2.5 · max(cos, 0); many tables print 100 · max(cos, 0) under the
-same name (torchmetrics, diffusers), which is `clipscore_100`.
+F.npz: `image` [N, d] and `text` [N, d], row i of one prompt, and the string `backbone` (or --backbone). Figures of
+different backbones are different numbers. `clipscore` is the official 2.5 · max(cos, 0); many tables print 100 ·
+max(cos, 0) under the same name (torchmetrics, diffusers), which is `clipscore_100`.
 """
 
 import argparse

@@ -2,13 +2,15 @@
 
     dualtoken score dpg --answers FILE.jsonl --csv dpg_bench.csv
 
-Answers are lines `{item_id, image, proposition_id, answer}`; `image` numbers the pictures of a prompt's 2×2 grid from 0, and
-is 0 where it is absent. A picture's score is the share of its questions with yes, where a question whose parent counts no
-counts no itself, in the order of the file. A prompt's is the mean over its pictures, `overall` the mean over prompts.
+Answers are lines `{item_id, image, proposition_id, answer}`; `image` numbers the pictures of a prompt's 2×2 grid from
+0, and is 0 where it is absent. A picture's score is the share of its questions with yes, where a question whose
+parent counts no counts no itself, in the order of the file. A prompt's is the mean over its pictures, `overall` the
+mean over prompts.
 
-`per_category` is the official one: first levels of the questions' tuples, of each prompt's last picture, children of a no not
-set to no. `per_category_with_dependencies` is what one expects: all pictures, dependencies applied.
-Deviation: the official reader skips the first row of the CSV, and then loses that prompt, whose questions refer to it.
+`per_category` is the official one: first levels of the questions' tuples, of each prompt's last picture, children of
+a no not set to no. `per_category_with_dependencies` is what one expects: all pictures, dependencies applied.
+Deviation: the official reader skips the first row of the CSV, and then loses that prompt, whose questions refer to
+it.
 """
 
 import argparse
@@ -65,7 +67,9 @@ def read_answers(path: str, questions: Questions, csv: object) -> Answers:
         if not isinstance(row.get("answer"), str) or type(image) is not int or type(proposition) is not int:
             raise ValueError(f"{path} row {number} is not {{item_id, image, proposition_id, answer}} with a text")
         if proposition not in questions.get(item, {}):
-            raise ValueError(f"{path} row {number}: {csv} has no proposition {proposition} of {item!r}: another version?")
+            raise ValueError(
+                f"{path} row {number}: {csv} has no proposition {proposition} of {item!r}: another version?"
+            )
         if proposition in answers[item][image]:
             raise ValueError(f"{path} answers proposition {proposition} of {item!r}, picture {image}, twice")
         answers[item][image][proposition] = row["answer"].strip().lower()

@@ -3,8 +3,9 @@
     dualtoken score fid --reference-features A.npz --features B.npz
     dualtoken score fid --reference DIR --images DIR --inception-weights FILE --protocol clean
 
-The files hold `features` [N, d], a row a picture. Protocols differ in how a picture is brought to 299 × 299, and figures
-are compared within one alone: eval/fid.py. `dualtoken-jpeg` passes both sides through JPEG, so give it lossless files.
+The files hold `features` [N, d], a row a picture. Protocols differ in how a picture is brought to 299 × 299, and
+figures are compared within one alone: eval/fid.py. `dualtoken-jpeg` passes both sides through JPEG, so give it
+lossless files.
 """
 
 import argparse

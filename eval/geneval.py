@@ -3,7 +3,8 @@
     dualtoken score geneval --results FILE.jsonl        the official results, a line a picture
     dualtoken score geneval --detections FILE.jsonl     an object detector's findings, by the rules of eval/geneval_rules.py
 
-`overall` is the unweighted mean over the tags' shares of right pictures, not the share of all. The detector runs elsewhere.
+`overall` is the unweighted mean over the tags' shares of right pictures, not the share of all. The detector runs
+elsewhere.
 """
 
 import argparse

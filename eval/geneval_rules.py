@@ -3,16 +3,17 @@
     {"filename": …, "metadata": {"tag": …, "prompt": …, "include": […], "exclude": […]},
      "detections": [{"class": "dog", "box": [x1, y1, x2, y2], "score": 0.97, "color": "red"}, …]}
 
-One such line a picture. `metadata` is the official metadata.jsonl of the prompt; `color`, which CLIP tells officially, is
-needed where the prompt names one, for each object that counts. The detector itself (Mask2Former) runs elsewhere.
+One such line a picture. `metadata` is the official metadata.jsonl of the prompt; `color`, which CLIP tells
+officially, is needed where the prompt names one, for each object that counts. The detector itself (Mask2Former) runs
+elsewhere.
 
 1. A detection counts above a score of 0.3, in the task "counting" above 0.9; of a class the 16 surest count.
 2. Of each class under `include` there must be at least `count`; the `count` surest are the objects of the clause. As
    many of them must have its colour. Each must stand in its relation to each object of the clause that it refers to.
 3. Of a class under `exclude` there must be fewer than `count`.
 
-Relation of A to B: centre of A − centre of B, each coordinate shrunk towards 0 by 0.1 · (width or height of A + of B); over
-the length of the unshrunk difference, beyond ±0.5 it is left, right, above or below. Both axes can hold.
+Relation of A to B: centre of A − centre of B, each coordinate shrunk towards 0 by 0.1 · (width or height of A + of
+B); over the length of the unshrunk difference, beyond ±0.5 it is left, right, above or below. Both axes can hold.
 """
 
 import math
@@ -41,7 +42,9 @@ def decide(detections: Sequence[Detection], metadata: Mapping[str, Any]) -> tupl
         reasons.append(reason)
     for clause in metadata.get("exclude", ()):
         number = len(objects.get(clause["class"], []))
-        reasons.append(f"expected {clause['class']}<{clause['count']}, found {number}" if number >= clause["count"] else "")
+        reasons.append(
+            f"expected {clause['class']}<{clause['count']}, found {number}" if number >= clause["count"] else ""
+        )
     failed = [reason for reason in reasons if reason]
     return not failed, "\n".join(failed)
 

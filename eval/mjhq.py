@@ -3,9 +3,9 @@
     dualtoken score mjhq --reference DIR --images DIR --inception-weights FILE --protocol clean
     dualtoken score mjhq --reference-features A.npz --features B.npz
 
-Folders: the category is the first folder below, as in the official archive (`animals/…jpg`). Files: `features` [N, d] and
-`category` [N], a name for each row. The leaderboard's figure is the one over all, by clean-fid. A category has 3,000
-pictures, so its own figure is biased upwards and is compared with other categories' figures alone.
+Folders: the category is the first folder below, as in the official archive (`animals/…jpg`). Files: `features` [N, d]
+and `category` [N], a name for each row. The leaderboard's figure is the one over all, by clean-fid. A category has
+3,000 pictures, so its own figure is biased upwards and is compared with other categories' figures alone.
 """
 
 import argparse
@@ -80,6 +80,8 @@ def _by_category(folder: str) -> dict[str, list[Path]]:
     for path in pictures_in(folder):
         category, *rest = path.relative_to(folder).parts
         if not rest:
-            raise ValueError(f"{path} is in no folder of a category: MJHQ-30K is laid out as {folder}/CATEGORY/NAME.jpg")
+            raise ValueError(
+                f"{path} is in no folder of a category: MJHQ-30K is laid out as {folder}/CATEGORY/NAME.jpg"
+            )
         groups.setdefault(category, []).append(path)
     return groups

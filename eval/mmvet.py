@@ -3,8 +3,8 @@
     dualtoken score mmvet --answers FILE.jsonl --submission OUT.json     the file for the official grader: not graded
     dualtoken score mmvet --grades FILE.json --questions mm-vet.json     the total of grades that the user brings
 
-A grade file is the official evaluator's, `{"v1_0": {model: […], content: […], score: […]}}`, a score in [0, 1] for each run.
-Capabilities stand in the official mm-vet.json (--questions), or in the grade file as `capability`.
+A grade file is the official evaluator's, `{"v1_0": {model: […], content: […], score: […]}}`, a score in [0, 1] for
+each run. Capabilities stand in the official mm-vet.json (--questions), or in the grade file as `capability`.
 """
 
 import argparse
@@ -103,7 +103,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.answers and args.submission and not args.grades:
         return _submit(args)
     if not args.grades or args.answers or args.submission:
-        raise ValueError("give --grades FILE to aggregate, or --answers FILE and --submission OUT to write a submission")
+        raise ValueError(
+            "give --grades FILE to aggregate, or --answers FILE and --submission OUT to write a submission"
+        )
     grades = read_grades(args.grades)
     if args.questions:
         capabilities = read_capabilities(args.questions)
@@ -147,7 +149,9 @@ def _capability(row: Any, path: str, name: str) -> list[str]:
 
 def _unreadable(grade: Mapping[str, Any]) -> int:
     """Answers of the grader that are no number: it then wrote a score of 0."""
-    return sum(not re.fullmatch(r"\d*\.?\d+|\d+\.", str(text).strip().split(" ")[0]) for text in _listed(grade.get("content")))
+    return sum(
+        not re.fullmatch(r"\d*\.?\d+|\d+\.", str(text).strip().split(" ")[0]) for text in _listed(grade.get("content"))
+    )
 
 
 def _listed(value: Any) -> list[Any]:

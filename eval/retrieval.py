@@ -2,9 +2,9 @@
 
     dualtoken score retrieval --features F.npz
 
-F.npz: `image` [N, d], `text` [M, d], `text_image_index` [M], the picture of each caption. Text to image: of all captions,
-how many have their picture among the K nearest pictures? Image to text: of all pictures, how many have any of their
-captions among the K nearest captions?
+F.npz: `image` [N, d], `text` [M, d], `text_image_index` [M], the picture of each caption. Text to image: of all
+captions, how many have their picture among the K nearest pictures? Image to text: of all pictures, how many have any
+of their captions among the K nearest captions?
 """
 
 import argparse

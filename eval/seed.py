@@ -43,7 +43,9 @@ def read_questions(path: str) -> tuple[list[dict[str, Any]], dict[int, str], set
     images, others = [], set()
     for number, row in enumerate(content["questions"], start=1):
         if not isinstance(row, dict) or row.get("question_id") is None or row.get("question_type_id") not in names:
-            raise ValueError(f"{path} question {number} has no question_id or no known question_type_id: another version?")
+            raise ValueError(
+                f"{path} question {number} has no question_id or no known question_type_id: another version?"
+            )
         if row["question_type_id"] not in IMAGE_TYPES:
             others.add(str(row["question_id"]))
         elif row.get("data_type", "image") != "image":
@@ -73,7 +75,9 @@ def load(questions_path: str, results_path: str) -> tuple[list[Row], int]:
         raise ValueError(f"{results_path} lacks predictions for {len(missing)} questions ({missing[0]!r} for one)")
     for name, count in asked.items():
         if len(predictions[name]) not in (1, count):
-            raise ValueError(f"{results_path} holds question_id {name!r} {len(predictions[name])} times: remove duplicates")
+            raise ValueError(
+                f"{results_path} holds question_id {name!r} {len(predictions[name])} times: remove duplicates"
+            )
     rows, used = [], Counter[str]()
     for row in questions:
         name = str(row["question_id"])

@@ -5,8 +5,8 @@ normalised, they are averaged, and the mean is normalised again. An image is of 
 
     dualtoken score zeroshot --features F.npz
 
-F.npz: `image_features` [N, d], `labels` [N], `template_text_features` [classes, templates, d], none normalised. ImageNet's
-classes are in the order of the sorted synset folders, which that of `labels` must be.
+F.npz: `image_features` [N, d], `labels` [N], `template_text_features` [classes, templates, d], none normalised.
+ImageNet's classes are in the order of the sorted synset folders, which that of `labels` must be.
 """
 
 import argparse

@@ -42,5 +42,5 @@ def test_recall_with_several_texts_an_image():
 
 
 def test_features_that_say_nothing_do_not_score():
-    same = np.ones(100, 4)
+    same = np.ones((100, 4))
     assert recall(same, same, np.arange(100))["text_to_image"]["recall@10"] == pytest.approx(0.1)  # chance
