@@ -118,7 +118,7 @@ def score(questions: Questions, answers: Answers) -> dict[str, Any]:
 
 
 def with_dependencies(questions: Mapping[int, Question], answers: Mapping[int, str]) -> dict[int, float]:
-    """1 for yes, 0 for any other answer and below a parent that counts 0; a grandparent reaches down if it comes first."""
+    """1 for yes; 0 for any other answer, and below a parent that counts 0 so far, in the order of the file."""
     counted = {proposition: float(answers[proposition] == "yes") for proposition in questions}
     for proposition, question in questions.items():
         if any(counted[parent] == 0 for parent in question.parents):

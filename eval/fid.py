@@ -46,7 +46,7 @@ def torch_fidelity(pixel_values: Tensor) -> Tensor:
 
 def dualtoken_jpeg(pixel_values: Tensor) -> Tensor:
     exact = pixel_values.dtype == torch.uint8
-    cut = pixel_values if exact else ((pixel_values.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)  # as the authors
+    cut = pixel_values if exact else ((pixel_values.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)  # as they
     pictures = [_through_jpeg(picture) for picture in cut.permute(0, 2, 3, 1).cpu().numpy()]
     return _clean(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(pixel_values.device))
 

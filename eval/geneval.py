@@ -1,7 +1,7 @@
 """GenEval: objects, counts, colours and positions in drawn pictures; 553 prompts, 4 pictures each.
 
     dualtoken score geneval --results FILE.jsonl        the official results, a line a picture
-    dualtoken score geneval --detections FILE.jsonl     an object detector's findings, by the rules of eval/geneval_rules.py
+    dualtoken score geneval --detections FILE.jsonl     a detector's findings, by the rules of eval/geneval_rules.py
 
 `overall` is the unweighted mean over the tags' shares of right pictures, not the share of all. The detector runs
 elsewhere.

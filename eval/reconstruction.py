@@ -68,7 +68,7 @@ def means(psnrs: Sequence[float], ssims: Sequence[float]) -> dict[str, Any]:
 
 
 def score(batches: Iterable[tuple[Array, Array]]) -> dict[str, Any]:
-    """Batches of (reference, images), float[B, 3, h, w] in [0, 1] → `means`, and `per_image` (an exact one's PSNR: None)."""
+    """Batches of (reference, images), float[B, 3, h, w] in [0, 1] → `means`, `per_image` (PSNR None: exact)."""
     psnrs: list[float] = []
     ssims: list[float] = []
     for reference, images in batches:

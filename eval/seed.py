@@ -49,7 +49,7 @@ def read_questions(path: str) -> tuple[list[dict[str, Any]], dict[int, str], set
         if row["question_type_id"] not in IMAGE_TYPES:
             others.add(str(row["question_id"]))
         elif row.get("data_type", "image") != "image":
-            raise ValueError(f"{path} question {row['question_id']!r} of type {row['question_type_id']} is not about an "
+            raise ValueError(f"{path} question {row['question_id']!r} of type {row['question_type_id']} is about no "
                              "image: in SEED-Bench types 1 to 9 are; this is another version")  # fmt: skip
         else:
             _require_options(row, path)
@@ -69,7 +69,7 @@ def load(questions_path: str, results_path: str) -> tuple[list[Row], int]:
         predictions[str(row["question_id"])].append(row["prediction"])
     asked = Counter(str(row["question_id"]) for row in questions)
     if unknown := [name for name in predictions if name not in asked and name not in others]:
-        raise ValueError(f"{questions_path} lacks {len(unknown)} of the ids of {results_path} ({unknown[0]!r} for one): "
+        raise ValueError(f"{questions_path} lacks {len(unknown)} ids of {results_path} ({unknown[0]!r} for one): "
                          "both must be of the same version")  # fmt: skip
     if missing := [name for name in asked if name not in predictions]:
         raise ValueError(f"{results_path} lacks predictions for {len(missing)} questions ({missing[0]!r} for one)")
@@ -128,5 +128,5 @@ def table(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _require_options(row: Mapping[str, Any], path: str) -> None:
     if any(f"choice_{letter}" not in row for letter in "abcd") or row.get("answer") not in ("A", "B", "C", "D"):
         raise ValueError(
-            f"{path} question {row['question_id']!r} lacks choice_a … choice_d or an answer from A to D: another version?"
+            f"{path} question {row['question_id']!r} lacks choice_a … choice_d or an answer from A to D"
         )

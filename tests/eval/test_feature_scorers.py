@@ -34,7 +34,7 @@ def test_retrieval_counts_any_caption(tmp_path):
 def test_fid_and_mjhq_by_hand(tmp_path):
     points = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
     np.savez(tmp_path / "a.npz", features=points, category=["x", "x", "y", "y"])
-    np.savez(tmp_path / "b.npz", features=points + [3, 4], category=["x", "x", "y", "y"])
+    np.savez(tmp_path / "b.npz", features=points + np.array([3, 4]), category=["x", "x", "y", "y"])
     files = ("--reference-features", tmp_path / "a.npz", "--features", tmp_path / "b.npz")
     assert run("fid", *files)["fid"] == pytest.approx(25)
     result = run("mjhq", *files)

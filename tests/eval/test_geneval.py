@@ -64,7 +64,9 @@ def test_overall_is_the_mean_over_tags_not_over_pictures():
     assert result["warnings"]["missing_tags"] == ["single_object", "two_object", "position", "color_attr"]
 
 
-ROWS = st.fixed_dictionaries({"tag": st.sampled_from(TAGS), "correct": st.booleans(), "metadata": st.sampled_from("ab")})
+ROWS = st.fixed_dictionaries(
+    {"tag": st.sampled_from(TAGS), "correct": st.booleans(), "metadata": st.sampled_from("ab")}
+)
 
 
 @settings(max_examples=50, deadline=None)

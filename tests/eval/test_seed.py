@@ -49,7 +49,7 @@ def test_the_id_that_stands_twice_takes_two_predictions_or_one(tmp_path):
     ("results", "message"),
     [
         ([("1", "A"), ("2", "B")], "lacks predictions for 1 questions"),
-        ([("1", "A"), ("2", "B"), ("3", "C"), ("9", "A")], "lacks 1 of the ids"),
+        ([("1", "A"), ("2", "B"), ("3", "C"), ("9", "A")], "lacks 1 ids"),
         ([("1", "A"), ("1", "A"), ("2", "B"), ("3", "C")], "'1' 2 times"),
         ([("1", None)], "with a text"),
     ],
