@@ -24,7 +24,9 @@ JPEG_QUALITY = 95  # OpenCV's default, with which the authors save
 
 
 def levels(pixel_values: Tensor) -> Tensor:
-    """float[B, 3, h, w] in [−1, 1] → uint8[B, 3, h, w], rounded."""
+    """float[B, 3, h, w] in [−1, 1] → uint8[B, 3, h, w], rounded; what a file held is uint8 and stays as it is."""
+    if pixel_values.dtype == torch.uint8:
+        return pixel_values
     return ((pixel_values.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -43,7 +45,8 @@ def torch_fidelity(pixel_values: Tensor) -> Tensor:
 
 
 def dualtoken_jpeg(pixel_values: Tensor) -> Tensor:
-    cut = ((pixel_values.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)  # the authors truncate here
+    exact = pixel_values.dtype == torch.uint8
+    cut = pixel_values if exact else ((pixel_values.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)  # as they
     pictures = [_through_jpeg(picture) for picture in cut.permute(0, 2, 3, 1).cpu().numpy()]
     return _clean(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(pixel_values.device))
 
@@ -54,7 +57,7 @@ PROTOCOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "torch-fidelity": torch_fidelity,
     "dualtoken-jpeg": dualtoken_jpeg,
 }
-"""Each: float[B, 3, h, w] in [−1, 1] → float[B, 3, 299, 299], the input of the network."""
+"""Each: float[B, 3, h, w] in [−1, 1], or uint8 → float[B, 3, 299, 299], the input of the network."""
 
 
 class FidFeatures(nn.Module):

@@ -22,14 +22,29 @@ def read_text(path: str | Path) -> str:
         raise ValueError(f"{path} is not UTF-8 (byte {error.start}): convert it, or take the original file") from None
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, unique_keys: bool = False) -> Any:
+    """`unique_keys`: where the keys of objects are ids, of which JSON would silently keep the last."""
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=_unique if unique_keys else None)
+    except _RepeatedKey as error:
+        raise ValueError(f"{path} holds {error} twice: remove the duplicate") from None
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path} is not complete JSON (line {error.lineno}, column {error.colno}: {error.msg}): "
             "it may be cut short or be another kind of file"
         ) from None
+
+
+class _RepeatedKey(Exception): ...
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise _RepeatedKey(repr(key))
+        table[key] = value
+    return table
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:

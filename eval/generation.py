@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -15,7 +14,8 @@ from tqdm import tqdm
 from data.image_batches import ImageSet
 from eval.draw import draw_batch
 from eval.judge import Judge
-from eval.zero_shot import accuracy, class_features, retrieval_at_1
+from eval.retrieval import retrieval_at_1
+from eval.zero_shot import accuracy, class_features
 from heads.sampling import SamplingConfig
 from mllm.pretrained import Unified
 
@@ -54,16 +54,16 @@ class CaptionJudge:
         """`described`: captioned images whose captions say what each style means."""
         self.judge, self.prompts = judge, prompts
         self.names = sorted({m["style"] for m in described.metadata})
-        labels = torch.tensor([self.names.index(m["style"]) for m in described.metadata])
-        text_features = judge.texts([m["captions"][0] for m in described.metadata])
+        labels = np.array([self.names.index(m["style"]) for m in described.metadata])
+        text_features = judge.texts([m["captions"][0] for m in described.metadata]).numpy()
         self.styles = class_features(text_features, labels, len(self.names))
-        self.text_features = judge.texts(prompts.captions)
+        self.text_features = judge.texts(prompts.captions).numpy()
 
     def score(self, pixel_values: Tensor) -> dict[str, float]:
         """float[P, 3, h, w] in [−1, 1] → figures."""
-        features = self.judge.images(pixel_values)
+        features = self.judge.images(pixel_values).cpu().numpy()
         recall = retrieval_at_1(features, self.text_features)["image_to_text"]
-        wanted = torch.tensor([self.names.index(style) for style in self.prompts.styles])
+        wanted = np.array([self.names.index(style) for style in self.prompts.styles])
         return {
             "retrieval_at_1": recall,
             "retrieval_over_chance": recall * len(self.prompts.captions),

@@ -9,10 +9,40 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from eval import mmbench, mme, pope, vqav2
+from eval import (
+    clipscore,
+    dpg,
+    fid_score,
+    geneval,
+    mjhq,
+    mmbench,
+    mme,
+    mmvet,
+    pope,
+    reconstruction_pairs,
+    retrieval,
+    seed,
+    vqav2,
+    zero_shot,
+)
 from eval.files import write_json
 
-SCORERS: dict[str, ModuleType] = {"vqav2": vqav2, "mme": mme, "pope": pope, "mmbench": mmbench}
+SCORERS: dict[str, ModuleType] = {
+    "vqav2": vqav2,
+    "mme": mme,
+    "pope": pope,
+    "mmbench": mmbench,
+    "seed": seed,
+    "mmvet": mmvet,
+    "zeroshot": zero_shot,
+    "retrieval": retrieval,
+    "fid": fid_score,
+    "reconstruction": reconstruction_pairs,
+    "geneval": geneval,
+    "dpg": dpg,
+    "mjhq": mjhq,
+    "clipscore": clipscore,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,24 +18,22 @@ from eval.frechet import Moments, frechet_distance
 from eval.judge import Judge
 from eval.measure import BRANCHES, Instruments
 from eval.parts import Parts
-from eval.zero_shot import accuracy, class_features, recall, retrieval_at_1
+from eval.reconstruction import means as pair_means
+from eval.retrieval import recall, retrieval_at_1
+from eval.zero_shot import accuracy, class_features
 
 FEATURES = ("quantized", "tower")
 
 
 def reconstruction(parts: Parts, has_lpips: bool) -> dict[str, float]:
-    """Means over pictures. One that is reproduced exactly has no finite PSNR: it is counted, not in that mean."""
-    values = parts.joined("psnr")
-    exact = values.isinf()
-    figures: dict[str, float] = {}
-    if not exact.all():
-        figures["psnr"] = values[~exact].mean().item()
-    figures |= {"ssim": parts.joined("ssim").mean().item(), "images": len(values)}
-    if exact.any():
-        figures["exact_images"] = int(exact.sum())
+    """Means over pictures; `exact_images` and an absent `psnr` where some or all are reproduced exactly."""
+    means = pair_means(parts.joined("psnr").tolist(), parts.joined("ssim").tolist())
+    figures = {"psnr": means["psnr"], "ssim": means["ssim"], "images": means["num_images"]}
+    if means["exact_images"]:
+        figures["exact_images"] = means["exact_images"]
     if has_lpips:
         figures["lpips"] = parts.joined("lpips").double().mean().item()
-    return figures
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def rfid(parts: Parts, protocols: Sequence[str]) -> dict[str, float]:
@@ -69,10 +68,10 @@ def zero_shot(parts: Parts, judge: Judge, described: ClassTexts, label: str) -> 
             f"no picture has a class that is described, under the label {label!r}: the first has {values[0]!r} where "
             f"{next(iter(described.class_of_label))!r} is one; set `label` to the key of the metadata that holds it"
         )
-    labels = torch.tensor([number for number in numbers if number is not None])
-    texts = judge.texts(described.texts)
-    classes = class_features(texts, torch.tensor(described.text_class), described.num_classes)
-    features = {name: parts.joined(name)[known] for name in FEATURES}
+    labels = np.array([number for number in numbers if number is not None])
+    texts = judge.texts(described.texts).numpy()
+    classes = class_features(texts, np.array(described.text_class), described.num_classes)
+    features = {name: parts.joined(name)[known].numpy() for name in FEATURES}
     top1 = {name: accuracy(features[name], classes, labels) for name in FEATURES}
     return {
         **top1,
@@ -90,8 +89,8 @@ def retrieval(parts: Parts, judge: Judge) -> dict[str, dict[str, float]]:
     captioned = [i for i, caption in enumerate(captions) if caption]
     if not captioned:
         return {}
-    texts = judge.texts([captions[i] for i in captioned])
-    return {name: retrieval_at_1(parts.joined(name)[captioned], texts) for name in FEATURES}
+    texts = judge.texts([captions[i] for i in captioned]).numpy()
+    return {name: retrieval_at_1(parts.joined(name)[captioned].numpy(), texts) for name in FEATURES}
 
 
 def flickr8k(
@@ -103,6 +102,6 @@ def flickr8k(
         pixel_values = torch.stack([transform(load_image(file)) for file in data.files[start : start + batch_size]])
         for name, value in instruments.features(pixel_values).items():
             features[name].append(value.cpu())
-    texts, owners = instruments.judge.texts(data.captions), torch.tensor(data.caption_file)
-    figures: dict[str, Any] = {name: recall(torch.cat(features[name]), texts, owners) for name in FEATURES}
+    texts, owners = instruments.judge.texts(data.captions).numpy(), np.array(data.caption_file)
+    figures: dict[str, Any] = {name: recall(torch.cat(features[name]).numpy(), texts, owners) for name in FEATURES}
     return {**figures, "images": len(data.files), "captions": len(data.captions)}

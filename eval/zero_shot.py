@@ -1,49 +1,64 @@
-"""Zero-shot classification and retrieval from image and text features (paper Tab. 1; arithmetic of open_clip's).
+"""Zero-shot classification from image and text features (paper Tab. 1; arithmetic of open_clip's).
 
 A class is described by sentences, ImageNet's by 80 templates and the shipped data's by captions: each text feature is
-normalised, they are averaged, and the mean is normalised again.
+normalised, they are averaged, and the mean is normalised again. An image is of the class of greatest product.
+
+    dualtoken score zeroshot --features F.npz
+
+F.npz: `image_features` [N, d], `labels` [N], `template_text_features` [classes, templates, d], none normalised.
+ImageNet's classes are in the order of the sorted synset folders, which that of `labels` must be.
 """
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
-_CHUNK = 4096  # queries at a time: all captions against all images would be a matrix of gigabytes
+from eval.arrays import read_arrays, require_directions, require_indices, require_same_length, require_same_width
+from eval.ranking import hit_rate, normalise, ranks
+
+HELP = "zero-shot classification: top-1 and top-5 from features, 0-1"
+PROTOCOL = "each text feature normalised, mean over templates, normalised again; nearest by cosine, first of equals"
 
 
-def class_features(text_features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def class_features(text_features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Normalised text features float[M, d] with a class each int64[M] → float[num_classes, d]."""
-    sums = torch.zeros(num_classes, text_features.shape[1]).index_add_(0, labels, text_features)
-    return F.normalize(sums, dim=-1)
+    sums = np.zeros((num_classes, text_features.shape[1]), text_features.dtype)
+    np.add.at(sums, labels, text_features)
+    return normalise(sums)
 
 
-def accuracy(image_features: Tensor, classes: Tensor, labels: Tensor, k: int = 1) -> float:
+def accuracy(image_features: np.ndarray, classes: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
     """Share of images float[N, d] with their label int64[N] among the `k` nearest of `classes` float[c, d]."""
-    return (_nearest(image_features, classes, k) == labels[:, None]).any(1).float().mean().item()
+    return hit_rate(ranks(image_features, classes, np.asarray(labels)[:, None]), k)
 
 
-def recall(
-    image_features: Tensor, text_features: Tensor, text_image: Tensor, ks: Sequence[int] = (1, 5, 10)
-) -> dict[str, dict[str, float]]:
-    """R@K both ways between images float[N, d] and texts float[M, d], of the images `text_image` int64[M].
-
-    Text to image: of all texts, how many have their image among the K nearest? Image to text: of all images, any text?
-    """
-    images = _nearest(text_features, image_features, max(ks)) == text_image[:, None]
-    texts = text_image[_nearest(image_features, text_features, max(ks))] == torch.arange(len(image_features))[:, None]
-    found = {"text_to_image": images, "image_to_text": texts}
-    return {name: {f"recall@{k}": hit[:, :k].any(1).float().mean().item() for k in ks} for name, hit in found.items()}
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--features", required=True, metavar="F.npz", help="features of pictures and templates, labels")
 
 
-def retrieval_at_1(image_features: Tensor, text_features: Tensor) -> dict[str, float]:
-    """R@1 both ways for aligned pairs float[N, d]."""
-    pairs = recall(image_features, text_features, torch.arange(len(image_features)), ks=[1])
-    return {name: figures["recall@1"] for name, figures in pairs.items()}
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    path = args.features
+    images, labels, texts = read_arrays(path, image_features=2, labels=1, template_text_features=3).values()
+    require_same_length(path, image_features=images, labels=labels)
+    require_same_width(path, image_features=images, template_text_features=texts)
+    require_indices(labels, len(texts), "labels", path)
+    require_directions(path, image_features=images, template_text_features=texts)
+    num_classes, num_templates, width = texts.shape
+    owners = np.repeat(np.arange(num_classes), num_templates)
+    classes = class_features(normalise(texts).reshape(-1, width), owners, num_classes)
+    images = normalise(images)
+    unseen = num_classes - len(np.unique(labels))
+    return {
+        "top1": accuracy(images, classes, labels),
+        "top5": accuracy(images, classes, labels, k=5),
+        "num_images": len(images),
+        "num_classes": num_classes,
+        "num_templates": num_templates,
+        "warnings": {"classes_without_images": unseen} if unseen else {},
+    }
 
 
-def _nearest(queries: Tensor, keys: Tensor, k: int) -> Tensor:
-    """float[N, d], float[M, d] → int64[N, min(k, M)], the keys of greatest product, best first."""
-    k = min(k, len(keys))
-    return torch.cat([(chunk @ keys.T).topk(k, dim=1).indices for chunk in queries.split(_CHUNK)])
+def table(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [("top-1", f"{result['top1']:.4f}"), ("top-5", f"{result['top5']:.4f}")]

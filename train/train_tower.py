@@ -20,7 +20,7 @@ from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, Sig
 from data.image_batches import ImageDataConfig, ImageSet, permuted_batches
 from data.images import ImageTransform
 from eval.judge import Judge, encode_texts
-from eval.zero_shot import retrieval_at_1
+from eval.retrieval import retrieval_at_1
 from train.loop import Loop, LoopConfig
 from train.optimizer import OptimizerConfig, build_adamw, optimise
 from train.precision import autocast, set_matmul_precision
@@ -149,4 +149,4 @@ def validate(tower: str, config: TrainTowerConfig) -> dict[str, float]:
     images = ImageSet(config.validation, ImageTransform(config.image_size))
     image_features = torch.cat([judge.images(b.pixel_values) for b in images.in_order(config.data.batch_size)])
     text_features = judge.texts([m["captions"][0] for m in images.metadata])
-    return {**retrieval_at_1(image_features, text_features), "chance": 1 / len(images)}
+    return {**retrieval_at_1(image_features.numpy(), text_features.numpy()), "chance": 1 / len(images)}

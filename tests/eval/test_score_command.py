@@ -157,8 +157,12 @@ def test_every_scorer_has_what_the_command_needs():
         assert scorer.HELP and scorer.PROTOCOL and scorer.__doc__
 
 
-def test_scorers_need_nothing_but_python():
-    code = "import sys, eval.score; print({'torch', 'numpy', 'transformers', 'PIL'} & set(sys.modules))"
+def test_scorers_need_no_torch(tmp_path):
+    (tmp_path / "OCR.txt").write_text("x.jpg\tQ\tYes\tyes\nx.jpg\tR\tNo\tno\n")
+    code = (
+        "import sys, dualtoken; code = dualtoken.main(['score', 'mme', '--results', sys.argv[1]]); "
+        "print(code, {'torch', 'transformers', 'torchvision'} & set(sys.modules))"
+    )
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
-    assert (done.stdout, done.stderr) == ("set()\n", "")
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=root)
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("0 set()", "")

@@ -1,0 +1,84 @@
+"""The two sides of an FID on the command line: files of features, or folders of pictures and the network's weights.
+
+Torch is imported for folders alone: features that exist are compared without it.
+"""
+
+import argparse
+from collections.abc import Iterator
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.decode import load_image
+from eval.arrays import read_arrays, require_same_width
+
+PROTOCOLS = ("clean", "pytorch-fid", "torch-fidelity", "dualtoken-jpeg")
+FROM_FEATURES = "Fréchet distance of given features; whose they are, and by which resizing, is the file's to say"
+_BATCH = 32
+
+
+def add_arguments(parser: argparse.ArgumentParser, keys: str) -> None:
+    for option, what in (("--reference-features", "of the reference"), ("--features", "of the images")):
+        parser.add_argument(option, metavar="F.npz", help=f"features {what}: {keys}")
+    parser.add_argument("--reference", metavar="DIR", help="folder of reference pictures")
+    parser.add_argument("--images", metavar="DIR", help="folder of pictures to score")
+    parser.add_argument("--inception-weights", metavar="FILE", help="pt_inception-2015-12-05-6726825d.pth, for folders")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="clean", help="for folders (default: %(default)s)")
+
+
+def uses_features(args: argparse.Namespace) -> bool:
+    """Whether both files of features were given. Raises ValueError unless it is these, or both folders, alone."""
+    features, folders = (args.reference_features, args.features), (args.reference, args.images)
+    if all(features) and not any((*folders, args.inception_weights)):
+        return True
+    if all(folders) and not any(features):
+        if not args.inception_weights:
+            raise ValueError(
+                "FID of pictures needs --inception-weights, the file pt_inception-2015-12-05-6726825d.pth from the "
+                "releases of pytorch-fid: another network would be another number"
+            )
+        return False
+    raise ValueError("give --reference-features and --features, or --reference, --images and --inception-weights")
+
+
+def read_features(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """float[n, d], float[m, d], one row a picture."""
+    reference, images = (read_arrays(path, features=2)["features"] for path in (args.reference_features, args.features))
+    require_same_width(args.features, reference=reference, images=images)
+    return reference, images
+
+
+def protocol(args: argparse.Namespace) -> str:
+    return FROM_FEATURES if uses_features(args) else f"Inception 2015-12-05, {args.protocol}"
+
+
+class Extractor:
+    """Paths of pictures of any size → Inception features float32[n, 2048]."""
+
+    def __init__(self, weights: str, protocol: str):
+        import torch
+
+        from eval.fid import FidFeatures
+
+        self.protocol, self.torch = protocol, torch
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.net = FidFeatures(weights, [protocol]).to(self.device)
+
+    def __call__(self, paths: list[Path]) -> np.ndarray:
+        return np.concatenate([self._features(batch) for batch in _batches(paths)])
+
+    def _features(self, batch: np.ndarray) -> np.ndarray:
+        """uint8[b, h, w, 3] → float32[b, 2048]."""
+        pictures = self.torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)
+        features: Any = self.net(pictures)[self.protocol]
+        return features.float().cpu().numpy()
+
+
+def _batches(paths: list[Path]) -> Iterator[np.ndarray]:
+    """Neighbours of one size together."""
+    pictures = (np.asarray(load_image(path)) for path in paths)
+    for _, same in groupby(pictures, key=lambda picture: picture.shape):
+        while batch := list(islice(same, _BATCH)):
+            yield np.stack(batch)

@@ -1,0 +1,40 @@
+"""Folders of pictures that are compared: which files they hold, and which belong together. No torch."""
+
+from collections import Counter
+from pathlib import Path
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
+
+
+def pictures_in(folder: str | Path) -> list[Path]:
+    """All pictures in any depth, sorted. Raises FileNotFoundError or ValueError without any."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: give one that holds pictures")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    if not paths:
+        raise ValueError(f"{folder} holds no pictures ({', '.join(PICTURES)})")
+    return paths
+
+
+def pairs(reference: str | Path, images: str | Path) -> list[tuple[str, Path, Path]]:
+    """(name, reference, image) of the pictures with the same name below both folders, whatever their suffix.
+
+    Raises ValueError where one has no partner, or a folder two of one name.
+    """
+    sides = [_by_name(folder) for folder in (reference, images)]
+    for have, lack, folder in ((sides[0], sides[1], images), (sides[1], sides[0], reference)):
+        if unpaired := sorted(have.keys() - lack.keys()):
+            raise ValueError(
+                f"{folder} lacks {len(unpaired)} of the pictures of the other folder ({unpaired[0]!r} for one): "
+                "both must hold the same names"
+            )
+    return [(name, sides[0][name], sides[1][name]) for name in sorted(sides[0])]
+
+
+def _by_name(folder: str | Path) -> dict[str, Path]:
+    paths = pictures_in(folder)
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{folder} holds the picture {repeated[0]!r} with two suffixes: remove one")
+    return dict(zip(names, paths, strict=True))
