@@ -55,11 +55,11 @@ def collate(
             input_ids[row, span] = document.input_ids
             image_mask[row, span] = document.image_mask
             position_ids[row, span] = torch.arange(len(document))
+            keys.append(document.key)
             codes += [nothing if pair is None else pair for pair in own]
             if all(pair is not None for pair in own):
                 labels[row, span] = document.labels
                 target_mask[row, span] = document.target_mask
-                keys.append(document.key)
         position_ids[row, start:] = torch.arange(context_length - start)
     stacked = np.array(codes, dtype=np.int64).reshape(len(codes), 2, num_patches, depth)
     pixel, semantic = torch.from_numpy(stacked).unbind(1)
