@@ -61,9 +61,9 @@ def test_a_source_that_has_run_out_leaves_its_share_to_the_others():
     counts = [sum(draw.source == source for draw in draws) for source in range(3)]
     assert counts == [8, 67, 5]
     assert [draw.source for draw in draws[-60:]] == [1] * 60
-    both = Mixture([4, 100, 100], [2, 1, 3], 0, epochs=[1, 0, 0])
-    after = [draw.source for draw in islice(both, 108)][8:]  # of the first 8 draws, 4 emptied the first source
-    assert after.count(0) == 0 and abs(after.count(2) - 75) <= 1
+    both = [draw.source for draw in islice(Mixture([4, 100, 100], [2, 1, 3], 0, epochs=[1, 0, 0]), 112)]
+    after = both[-100:]  # the first 12 draws emptied the first source
+    assert both.count(0) == 4 and after.count(0) == 0 and abs(after.count(2) - 75) <= 1
 
 
 def test_the_stream_ends_with_the_last_source():
