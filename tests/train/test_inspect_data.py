@@ -6,8 +6,7 @@ import yaml
 from PIL import Image
 
 import dualtoken
-from data.documents import ImageRef, conversation_document, drawing_document, text_document
-from data.documents import Turn
+from data.documents import ImageRef, Turn, conversation_document, drawing_document, text_document
 from data.packing import collate
 from data.vocabulary import Vocabulary
 from train.inspect_rows import view_rows
@@ -53,7 +52,7 @@ def test_rows_are_read_back_from_the_batch(vocabulary):
     ]
     plain = re.sub("\033\\[[0-9;]*m", "", rows_as_text(rows, in_colour=True))
     assert plain == rows_as_text(rows, in_colour=False).replace("⟦", "").replace("⟧", "")
-    assert "⟨image 1, seen, 2 positions⟩<|vision_end|>\né🍎<|im_end|>" in plain
+    assert "⟨image 1, seen, 2 positions⟩<|vision_end|>é🍎<|im_end|>" in plain
 
 
 @pytest.fixture(scope="module")
