@@ -60,7 +60,8 @@ def packing(run: Path, vocabulary: Vocabulary, num_rows: int) -> None:
             seconds = time.perf_counter() - started
             fill = rows.counters["positions"] / (rows.counters["rows"] * context_length)
             documents = (rows.counters["documents"] - before) / seconds
-            print(f"  {context_length:5} {window:4} → {fill:.2%}; {1000 * seconds / num_rows:.2f} ms; {documents:.0f}/s")
+            each = 1000 * seconds / num_rows
+            print(f"  {context_length:5} {window:4} → {fill:.2%}; {each:.2f} ms; {documents:.0f} documents/s")
 
 
 def best_fit_alone() -> None:
@@ -137,12 +138,13 @@ def ten_million(vocabulary: Vocabulary, num: int) -> None:
         loader = Loader(config, vocabulary)
         step = next(iter(loader))
         print(
-            f"  a loader's first step: {time.perf_counter() - started:.2f} s, {peak_megabytes() - before:.0f} MB more"
-            f" ({step.num_documents} documents)"
+            f"  a loader's first step: {time.perf_counter() - started:.2f} s, "
+            f"{peak_megabytes() - before:.0f} MB more ({step.num_documents} documents)"
         )
         state = json.loads(json.dumps(loader.state_dict()))
         state["counts"] = [int(0.9 * num), int(0.9 * num)]
-        state["rows"]["waiting"] = [[w[0], w[1], int(0.9 * num) - 1 - i] for i, w in enumerate(state["rows"]["waiting"])]
+        waiting = enumerate(state["rows"]["waiting"])
+        state["rows"]["waiting"] = [[source, row, int(0.9 * num) - 1 - i] for i, (source, row, _) in waiting]
         started = time.perf_counter()
         resumed = Loader(config, vocabulary)
         resumed.load_state_dict(state)
@@ -151,7 +153,8 @@ def ten_million(vocabulary: Vocabulary, num: int) -> None:
         started = time.perf_counter()
         store.index_of(f"{num - 1:09d}")
         print(
-            f"  the first look-up by key: {time.perf_counter() - started:.2f} s, {peak_megabytes() - before:.0f} MB more"
+            f"  the first look-up by key: {time.perf_counter() - started:.2f} s, "
+            f"{peak_megabytes() - before:.0f} MB more"
         )
 
 
@@ -166,7 +169,8 @@ def pictures(run: Path) -> None:
     encoder.encode([Image.open(io.BytesIO(files[0]))] * 16)
     started = time.perf_counter()
     encoder.encode([Image.open(io.BytesIO(file)).convert("RGB") for file in files])
-    print(f"picture files: {1000 * (time.perf_counter() - started) / len(files):.1f} ms a picture, tokenized on the fly")
+    each = 1000 * (time.perf_counter() - started) / len(files)
+    print(f"picture files: {each:.1f} ms a picture, tokenized on the fly")
 
 
 def main() -> None:

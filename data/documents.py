@@ -115,10 +115,13 @@ def interleaved_document(
     ids: list[int] = []
     learned: list[bool] = []
     for segment in _joined(segments):
-        is_text = isinstance(segment, str)
-        new = vocabulary.encode(segment) if is_text else vocabulary.image(segment.store.num_patches)
-        # An image that is only read opens where the text says so, and closes at a place that is known beforehand.
-        learned += [True] * len(new) if is_text or learn_images else [True] + [False] * (len(new) - 1)
+        if isinstance(segment, str):
+            new = vocabulary.encode(segment)
+            learned += [True] * len(new)
+        else:
+            new = vocabulary.image(segment.store.num_patches)
+            # One that is only read opens where the page has it, and closes at a place that is known beforehand.
+            learned += [True] + [learn_images] * (len(new) - 1)
         ids += new
     ids, learned = [*ids, vocabulary.endoftext], [*learned, True]
     images = [segment for segment in segments if not isinstance(segment, str)]

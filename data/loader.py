@@ -133,7 +133,8 @@ class Loader:
 
     def __iter__(self) -> Iterator[Step]:
         """Steps are made in the background, in their order; the state is that after the last step handed out."""
-        for step, self._state in self._made_ahead() if self.config.workers else self._made_at_once():
+        for step, state in self._made_ahead() if self.config.workers else self._made_at_once():
+            self._state = state
             yield step
 
     def _made_at_once(self) -> Iterator[Made]:

@@ -35,7 +35,7 @@ def inspect_data(config: TrainMllmConfig, num_rows: int, out: str | Path) -> lis
         raise ValueError(f"--rows {num_rows}: at least one row is needed")
     vocabulary, tokenizer = open_vocabulary_of(config), open_tokenizer_of(config)
     encoder = None if tokenizer is None else TokenizerEncoder(tokenizer)
-    loader = Loader(config.data, vocabulary, tokenizer and tokenizer.tokenizer_id, encoder=encoder)
+    loader = Loader(config.data, vocabulary, tokenizer.tokenizer_id if tokenizer else None, encoder=encoder)
     num_counted = num_rows if any(s.images for s in config.data.sources) else max(NUM_ROWS_COUNTED, num_rows)
     batches = [
         batch

@@ -43,7 +43,7 @@ class RowView:
 
 
 def view_rows(batch: Batch, vocabulary: Vocabulary, first_image: int = 0) -> list[RowView]:
-    """The rows of a batch, whose images are counted from `first_image` on. A document begins where position ids restart."""
+    """The rows of a batch, whose images are counted from `first_image` on. Position ids restart at each document."""
     keys, images = iter(batch.keys), iter(range(first_image, first_image + len(batch.pixel)))
     num_patches = batch.pixel.shape[1]
     rows = []

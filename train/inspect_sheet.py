@@ -35,7 +35,8 @@ class _Part:
         self.small = ImageFont.truetype(str(folder / "DejaVuSans.ttf"), 11)
         self.canvas = Image.new("RGB", (WIDTH, 512), "white")
         self.draw = ImageDraw.Draw(self.canvas)
-        self.draw.text((MARGIN, 4), title, font=ImageFont.truetype(str(folder / "DejaVuSans-Bold.ttf"), 15), fill="black")
+        bold = ImageFont.truetype(str(folder / "DejaVuSans-Bold.ttf"), 15)
+        self.draw.text((MARGIN, 4), title, font=bold, fill="black")
         self.x, self.y, self.tallest = MARGIN, 28, 0
 
     @property
@@ -73,7 +74,8 @@ class _Part:
         width = int(self.font.getlength(text))
         if self.x + width > WIDTH - MARGIN:
             self._begin_line(LINE)
-        self.draw.rectangle((self.x, self.y + 1, self.x + width, self.y + LINE - 2), fill=LEARNED if is_learned else READ)
+        box = (self.x, self.y + 1, self.x + width, self.y + LINE - 2)
+        self.draw.rectangle(box, fill=LEARNED if is_learned else READ)
         self.draw.text((self.x, self.y + 1), text, font=self.font, fill="black")
         self.x += width + 1
 

@@ -14,8 +14,8 @@ from tokenizer import DualTokenizer
 class TokenizerEncoder:
     """Encodes batches of exactly `batch_size` pictures, filled up with the last one.
 
-    Products of another shape round otherwise, and now and then another code wins: with one shape, the codes of a picture
-    depend neither on its neighbours nor on what was in a cache, and a resumed run sees the codes of the first.
+    Products of another shape round otherwise, and now and then another code wins: with one shape, the codes of a
+    picture depend neither on its neighbours nor on what was in a cache, and a resumed run sees the codes of the first.
     """
 
     def __init__(self, tokenizer: DualTokenizer, device: torch.device | str = "cpu", batch_size: int = 16):

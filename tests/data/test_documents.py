@@ -135,7 +135,8 @@ def test_a_conversation_without_an_answer_has_no_targets(vocabulary, role):
 
 
 QWEN_TEMPLATE = (  # of Qwen2.5, without tools
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 

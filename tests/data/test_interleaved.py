@@ -62,7 +62,7 @@ def test_both_public_layouts(make_store):
         ({"texts": [None], "images": [None]}, "not one text or one image name at place 0"),
         ({"texts": [None], "images": ["dog"]}, "names the image 'dog'"),
         ({"texts": [" "], "images": [None]}, "is empty"),
-        ({"text_list": ["a"], "image_info": [{"image_name": "codes-0", "matched_text_index": 1}]}, "matched_text_index"),
+        ({"text_list": ["a"], "image_info": [{"image_name": "c", "matched_text_index": 1}]}, "matched_text_index"),
         ({"text_list": ["a"], "image_info": ["codes-0"]}, "matched_text_index"),
         ({"text_list": [1], "image_info": []}, "something else than texts"),
     ],

@@ -68,7 +68,8 @@ def test_a_source_that_has_run_out_leaves_its_share_to_the_others():
 
 def test_the_stream_ends_with_the_last_source():
     draws = list(Mixture([3, 2], [1, 5], 1, epochs=[2, 3]))
-    assert sorted((d.source, d.index) for d in draws) == sorted([(0, i) for i in range(3)] * 2 + [(1, i) for i in range(2)] * 3)
+    expected = [(0, i) for i in range(3)] * 2 + [(1, i) for i in range(2)] * 3
+    assert sorted((draw.source, draw.index) for draw in draws) == sorted(expected)
     silent = Mixture([3, 2], [1, 0], 1, epochs=[1, 0])  # what has no weight keeps nothing alive
     assert len(list(silent)) == 3
 

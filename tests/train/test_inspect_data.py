@@ -42,7 +42,8 @@ def test_rows_are_read_back_from_the_batch(vocabulary):
     assert [row.num_filled for row in rows] == [width - 4, len(text)]
     for row in rows:
         for document in row.documents:
-            places = [place for piece in document.pieces for place in range(piece.place, piece.place + piece.num_tokens)]
+            spans = [range(piece.place, piece.place + piece.num_tokens) for piece in document.pieces]
+            places = [place for span in spans for place in span]
             assert document.key is None or places == list(range(document.start, document.start + document.length))
     assert rows_as_text(rows, in_colour=False).splitlines()[2:6] == [
         "<|im_start|>user",
