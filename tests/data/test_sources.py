@@ -87,7 +87,8 @@ def test_images_of_a_conversation_keep_their_places(make_store):
         Turn("user", ["Thanks"]),
     ]
     text_only = {"conversations": [{"from": "human", "value": " Hi "}, {"from": "gpt", "value": "Hello"}]}
-    assert conversation_turns(text_only, ImageLibrary(store), "it") == [Turn("user", ["Hi"]), Turn("assistant", ["Hello"])]
+    hello = [Turn("user", ["Hi"]), Turn("assistant", ["Hello"])]
+    assert conversation_turns(text_only, ImageLibrary(store), "it") == hello
 
 
 @pytest.mark.parametrize(
