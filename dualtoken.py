@@ -80,6 +80,14 @@ COMMANDS = {
         writes="OUT, a code store that names the tokenizer it belongs to",
         example="dualtoken pretokenize configs/tiny/pretokenize.yaml --nproc 2",
     ),
+    "inspect-data": Command(
+        "Show what a training config feeds the model: packed rows, what is learned, images decoded in place.",
+        commands.add_inspect_data,
+        commands.run_inspect_data,
+        reads="the YAML file of a `train` stage and its data; nothing is trained",
+        writes="the rows to the terminal; OUT/rows.html, self-contained, and OUT/rows.png",
+        example="dualtoken inspect-data configs/tiny/pretrain.yaml --rows 6",
+    ),
     "train": Command(
         "Train the unified model, a stage at a time (align, pretrain, instruct), under DeepSpeed.",
         commands.add_launched,

@@ -4,6 +4,7 @@ Which visual positions are generated is data (`target_mask`, set by the template
 guesses it from token positions. The hidden state at position i − 1 predicts what stands at i, text or visual.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -34,5 +35,12 @@ class Batch:
         return int((self.labels != -100).sum() + self.target_mask.sum())
 
     def to(self, device: torch.device | str) -> "Batch":
-        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "keys"}
+        """The batch on a device; from pinned memory the copy runs beside what the device is doing."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
+
+    def pin_memory(self) -> "Batch":
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors = {f.name: function(getattr(self, f.name)) for f in fields(self) if f.name != "keys"}
         return type(self)(**tensors, keys=self.keys)

@@ -103,10 +103,19 @@ class CodeStore:
         """Pixel and semantic codes, uint16[N, D] each, read-only views of the file."""
         branches = []
         for name in ("pixel", "semantic"):
-            codes = self._value(name, index).flatten().to_numpy(zero_copy_only=True).reshape(self.num_patches, -1)
+            codes = self._value(name, index).flatten().to_numpy(zero_copy_only=True)
+            if codes.size == self.num_patches * self.depth:  # another size is named by the check
+                codes = codes.reshape(self.num_patches, -1)
             _check_codes(codes, self.provenance, f"the {name} codes of {self.key(index)!r} in {str(self.path)!r}")
             branches.append(codes)
         return branches[0], branches[1]
+
+    def check(self, index: int) -> None:
+        """Raises ValueError, naming the sample, if its codes are of no use."""
+        self.codes(index)
+
+    def codes_of(self, indices: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [self.codes(index) for index in indices]
 
     def __getitem__(self, index: int) -> CodeSample:
         return CodeSample(self.key(index), *self.codes(index), self.captions(index), self.metadata(index))

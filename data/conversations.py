@@ -2,22 +2,21 @@
 
     [{"id": …, "image": KEY or [KEY, …], "conversations": [{"from": "human"|"gpt", "value": "<image>\\nquestion"}]}]
 
-Each `<image>` stands for the next key of "image", an image of the code store; without images, "image" is absent. An
-`<image>` in what "gpt" says is an image to draw.
+Each `<image>` stands for the next name of "image", a key of the code store or a picture file; without images, "image"
+is absent. An `<image>` in what "gpt" says is an image to draw.
 """
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
-from data.codes import CodeStore
 from data.documents import ImageRef, Turn
+from data.image_library import ImageLibrary
 
 IMAGE_MARK = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
-def conversation_turns(record: dict[str, Any], store: CodeStore, where: str) -> list[Turn]:
+def conversation_turns(record: dict[str, Any], library: ImageLibrary, where: str) -> list[Turn]:
     """The turns of a record; ValueError with `where` in it if the record cannot be used."""
     messages = record.get("conversations")
     if not isinstance(messages, list) or not all(
@@ -31,16 +30,8 @@ def conversation_turns(record: dict[str, Any], store: CodeStore, where: str) -> 
         raise ValueError(f"{where} names {len(keys)} images but marks {num_marks} places with {IMAGE_MARK}")
     if not any(ROLES[m["from"]] == "assistant" and m["value"].strip() for m in messages):
         raise ValueError(f"{where} has no answer")
-    images = iter([_image(str(key), store, where) for key in keys])
+    images = iter([library.find(str(key), where) for key in keys])
     return [Turn(ROLES[m["from"]], _segments(m["value"], ROLES[m["from"]], images)) for m in messages]
-
-
-def _image(key: str, store: CodeStore, where: str) -> ImageRef:
-    """Stores made from webdataset shards have keys without the suffix of the picture's file."""
-    for candidate in (key, str(PurePosixPath(key).with_suffix(""))):
-        if candidate in store:
-            return ImageRef(store, store.index_of(candidate))
-    raise ValueError(f"{where} names the image {key!r}, which {str(store.path)!r} does not hold")
 
 
 def _segments(value: str, role: str, images: Iterator[ImageRef]) -> list[str | ImageRef]:

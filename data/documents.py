@@ -8,7 +8,7 @@ the document is collated.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,20 +18,27 @@ from data.vocabulary import CAPTION_REQUEST, ImageSlot, Vocabulary, drawing_requ
 
 
 class Codes(Protocol):
-    """What a document needs of a code store."""
+    """What a document needs of a code store, or of picture files that become codes when they are asked for."""
 
     @property
     def num_patches(self) -> int: ...
 
-    def codes(self, index: int) -> tuple[np.ndarray, np.ndarray]: ...  # pixel and semantic, [N, D] each
+    @property
+    def depth(self) -> int: ...
+
+    def check(self, index: Any) -> None: ...  # ValueError, naming the image, if it is of no use
+
+    def codes_of(self, indices: Sequence[Any]) -> Sequence[tuple[np.ndarray, np.ndarray] | None]:
+        """Pixel and semantic codes, [N, D] each; None for an image that turned out to be of no use after all."""
+        ...
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image of a code store."""
+    """An image of a code store, or a picture file."""
 
     store: Codes
-    index: int
+    index: Any  # the row of a code store, the name of a file
 
 
 class Turn(NamedTuple):
@@ -99,6 +106,37 @@ def drawing_document(vocabulary: Vocabulary, image: ImageRef, caption: str | Non
     """Text to image; without a caption it trains the unconditional model of classifier-free guidance."""
     turns = [Turn("user", [drawing_request(caption)]), Turn("assistant", [image])]
     return conversation_document(vocabulary, turns, key)
+
+
+def interleaved_document(
+    vocabulary: Vocabulary, segments: Sequence[str | ImageRef], key: str, learn_images: bool = True
+) -> Document:
+    """Texts and images in order, up to `<|endoftext|>`, without turns: all text is learned, and the images with it."""
+    ids: list[int] = []
+    learned: list[bool] = []
+    for segment in _joined(segments):
+        if isinstance(segment, str):
+            new = vocabulary.encode(segment)
+            learned += [True] * len(new)
+        else:
+            new = vocabulary.image(segment.store.num_patches)
+            # One that is only read opens where the page has it, and closes at a place that is known beforehand.
+            learned += [True] + [learn_images] * (len(new) - 1)
+        ids += new
+    ids, learned = [*ids, vocabulary.endoftext], [*learned, True]
+    images = [segment for segment in segments if not isinstance(segment, str)]
+    return _document(vocabulary, ids, [False, *learned[1:]], images, key)
+
+
+def _joined(segments: Sequence[str | ImageRef]) -> list[str | ImageRef]:
+    """Neighbouring texts as one, so that splitting a text changes nothing."""
+    joined: list[str | ImageRef] = []
+    for segment in segments:
+        if isinstance(segment, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += segment
+        else:
+            joined.append(segment)
+    return joined
 
 
 def text_document(vocabulary: Vocabulary, text: str, key: str) -> Document:

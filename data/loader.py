@@ -1,20 +1,23 @@
-"""Steps of training and batches of validation.
+"""Steps of training.
 
 A step is one global batch: world_size × accumulation × rows_per_batch consecutive rows of the global stream, which
 depends on that product only. The micro-batch a of rank r is its slice a · world_size + r.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from data.batch import Batch
 from data.documents import Document
-from data.mixture import Draw, Mixture
+from data.mixture import Mixture
 from data.packing import collate
-from data.sources import Source, SourceConfig, open_sources
+from data.picture_files import PictureEncoder, PictureFiles
+from data.source_config import SourceConfig
+from data.sources import Source, open_sources
 from data.stream import RowStream
 from data.vocabulary import Vocabulary
 
@@ -29,15 +32,18 @@ class DataConfig:
     pack_window: int = 64  # documents among which a row is filled
     seed: int = 0
     max_bad_share: float = 0.01  # of unusable samples, above which the run stops
+    workers: int = 1  # threads that read codes and tokenize picture files; 0: no step is made ahead
+    prefetch: int = 1  # steps made ahead
 
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("data.sources is empty: give at least one source")
-        for name in ("context_length", "rows_per_batch", "pack_window"):
+        for name in ("context_length", "rows_per_batch", "pack_window", "prefetch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name}={getattr(self, name)} is too small: give at least 1")
-        if self.seed < 0:
-            raise ValueError(f"data.seed={self.seed} is negative")
+        for name in ("seed", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"data.{name}={getattr(self, name)} is negative")
 
 
 @dataclass(frozen=True)
@@ -49,16 +55,28 @@ class Step:
     num_documents: int  # of the global batch
 
 
-def _shape(sources: list[Source]) -> tuple[int, int]:
+Made = tuple[Step, dict[str, Any]]  # a step, and the state after it
+Mapper = Callable[[Callable[[list[list[Document]]], Batch], Iterable[list[list[Document]]]], Iterable[Batch]]
+
+
+def image_shape(sources: list[Source]) -> tuple[int, int]:
     """Positions and depth of the images, (0, 0) where there are none."""
-    shapes = {(s.store.num_patches, s.store.depth): str(s.store.path) for s in sources if s.store is not None}
-    if len(shapes) > 1:
-        raise ValueError(f"the code stores differ in [positions, depth]: {shapes}")
-    return next(iter(shapes), (0, 0))
+    stores: dict[tuple[int, int], str] = {}
+    for source in sources:
+        for store in source.stores:
+            if isinstance(store, PictureFiles) and store.encoder is None:
+                raise ValueError(f"the picture files of the source {source.name!r} need a tokenizer, and none is given")
+            stores[store.num_patches, store.depth] = source.name
+    if len(stores) > 1:
+        raise ValueError(f"the code stores differ in [positions, depth]: {stores}")
+    return next(iter(stores), (0, 0))
 
 
 class Loader:
-    """An endless iterator of steps whose state is small and exact, whatever the number of ranks that read it."""
+    """An iterator of steps whose state is small and exact, whatever the number of ranks and of threads that read it.
+
+    It ends when every source has been seen as often as its `epochs` say, and never if one of them repeats for ever.
+    """
 
     def __init__(
         self,
@@ -68,52 +86,77 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         accumulation: int = 1,
+        encoder: PictureEncoder | None = None,
+        pin_memory: bool = False,
     ):
-        self.config, self.vocabulary = config, vocabulary
+        self.config, self.vocabulary, self.pin_memory = config, vocabulary, pin_memory
         self.rank, self.world_size, self.accumulation = rank, world_size, accumulation
-        self.sources = open_sources(config.sources, vocabulary, tokenizer_id)
-        self.num_patches, self.depth = _shape(self.sources)
+        self.sources = open_sources(config.sources, vocabulary, tokenizer_id, encoder, config.max_bad_share)
+        self.shape = image_shape(self.sources)
         self._state = self._snapshot(*self._stream(None))
 
     def _stream(self, state: dict[str, Any] | None) -> tuple[Mixture, RowStream]:
-        config = self.config
-        mixture = Mixture([len(s) for s in self.sources], [s.weight for s in config.sources], config.seed)
+        config, sizes = self.config, [len(s) for s in self.sources]
+        weights, epochs = [s.weight for s in config.sources], [s.epochs for s in config.sources]
+        mixture = Mixture(sizes, weights, config.seed, epochs)
         rows = RowStream(
             self.sources, mixture, config.context_length, config.pack_window, config.seed, config.max_bad_share
         )
         if state is not None:
-            mixture.counts = list(state["counts"])
+            mixture.load_state_dict(state)
             rows.load_state_dict(state["rows"])
         return mixture, rows
 
     def _snapshot(self, mixture: Mixture, rows: RowStream) -> dict[str, Any]:
         identity = {"sizes": mixture.sizes, "seed": mixture.seed}
-        return {**identity, "counts": list(mixture.counts), "rows": rows.state_dict()}
+        return {**identity, **mixture.state_dict(), "rows": rows.state_dict()}
 
-    def _step(self, mixture: Mixture, rows: RowStream) -> tuple[Step, dict[str, Any]]:
-        size = self.config.rows_per_batch
-        step_rows = list(islice(rows, self.world_size * self.accumulation * size))
+    def _step(self, mixture: Mixture, rows: RowStream, mapper: Mapper) -> Made | None:
+        """The next step; the last one is filled up with rows of padding, so that every rank has equal batches."""
+        size, num_rows = self.config.rows_per_batch, self.world_size * self.accumulation * self.config.rows_per_batch
+        step_rows = list(islice(rows, num_rows))
+        if not step_rows:
+            return None
+        step_rows += [[] for _ in range(num_rows - len(step_rows))]
         documents = [document for row in step_rows for document in row]
-        starts = range(self.rank * size, len(step_rows), self.world_size * size)
+        starts = range(self.rank * size, num_rows, self.world_size * size)
         step = Step(
-            micro_batches=[self._collate(step_rows[start : start + size]) for start in starts],
+            micro_batches=list(mapper(self._collate, (step_rows[start : start + size] for start in starts))),
             num_targets=sum(document.num_targets for document in documents),
             num_documents=len(documents),
         )
         return step, self._snapshot(mixture, rows)
 
     def _collate(self, rows: list[list[Document]]) -> Batch:
-        return collate(rows, self.config.context_length, self.vocabulary.endoftext, self.num_patches, self.depth)
+        batch = collate(rows, self.config.context_length, self.vocabulary.endoftext, *self.shape)
+        return batch.pin_memory() if self.pin_memory else batch
 
     def __iter__(self) -> Iterator[Step]:
-        """The next step is made in the background; the state is that after the last step handed out."""
+        """Steps are made in the background, in their order; the state is that after the last step handed out."""
+        for step, state in self._made_ahead() if self.config.workers else self._made_at_once():
+            self._state = state
+            yield step
+
+    def _made_at_once(self) -> Iterator[Made]:
         position = self._stream(self._state)
-        with ThreadPoolExecutor(max_workers=1) as background:
-            ahead = background.submit(self._step, *position)
-            while True:
-                step, self._state = ahead.result()
-                ahead = background.submit(self._step, *position)
-                yield step
+        while made := self._step(*position, map):
+            yield made
+
+    def _made_ahead(self) -> Iterator[Made]:
+        position = self._stream(self._state)
+        with ThreadPoolExecutor(self.config.workers) as readers, ThreadPoolExecutor(1) as stream:
+            ahead: deque[Future[Made | None]] = deque()
+            try:
+                while True:
+                    while len(ahead) < self.config.prefetch:
+                        ahead.append(stream.submit(self._step, *position, readers.map))
+                    made = ahead.popleft().result()
+                    ahead.append(stream.submit(self._step, *position, readers.map))
+                    if made is None:
+                        return
+                    yield made
+            finally:
+                stream.shutdown(cancel_futures=True)  # a reader that leaves does not wait for what it will not read
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and lists: counters, and the draws that wait to be packed."""
@@ -136,41 +179,11 @@ class Loader:
             "num_bad": float(counters["bad"]),
             "num_overlong": float(counters["overlong"]),
         }
+        files = {id(f): f for source in self.sources for f in source.stores if isinstance(f, PictureFiles)}
+        if files:  # of this process, since it started
+            metrics["num_bad_pictures"] = float(sum(folder.num_bad for folder in files.values()))
+            metrics["num_tokenized"] = float(sum(folder.num_encoded for folder in files.values()))
         for place, (source, count) in enumerate(zip(self.sources, counts, strict=True)):
             metrics[f"share.{place}.{source.name}"] = count / max(sum(counts), 1)
             metrics[f"epoch.{place}.{source.name}"] = count / len(source)
         return metrics
-
-
-def validation_batches(
-    config: DataConfig,
-    vocabulary: Vocabulary,
-    tokenizer_id: str | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-    num_documents: int | None = None,
-) -> Iterator[Batch]:
-    """One pass over the sources in order, packed, without dropped captions and with canonical ones.
-
-    Every rank gets the same number of batches, the last ones filled up with rows of padding: under ZeRO-3 a rank
-    without a batch would make the others wait forever. `num_documents` takes that many of each source, evenly spaced.
-    """
-    canonical = [replace(source, caption_dropout=0.0, caption_choice="first") for source in config.sources]
-    sources = open_sources(canonical, vocabulary, tokenizer_id)
-    num_patches, depth = _shape(sources)
-
-    def draws() -> Iterator[Draw]:
-        for place, source in enumerate(sources):
-            count = min(len(source), num_documents or len(source))
-            yield from (Draw(place, i * len(source) // count, 0) for i in range(count))
-
-    rows = RowStream(sources, draws(), config.context_length, config.pack_window, config.seed, config.max_bad_share)
-    size = config.rows_per_batch
-
-    def batches() -> Iterator[Batch]:
-        while group := list(islice(rows, world_size * size)):
-            mine = group[rank * size : (rank + 1) * size]
-            mine += [[] for _ in range(size - len(mine))]
-            yield collate(mine, config.context_length, vocabulary.endoftext, num_patches, depth)
-
-    return batches()  # so that a missing file is an error of this call, not of the first batch

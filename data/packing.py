@@ -6,12 +6,13 @@ padding, which is how attention is told not to cross.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from data.batch import Batch
-from data.documents import Document
+from data.documents import Document, ImageRef
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[int]:
@@ -34,25 +35,34 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[int]:
 def collate(
     rows: Sequence[Sequence[Document]], context_length: int, padding_id: int, num_patches: int, depth: int
 ) -> Batch:
-    """Rows of documents, [] for a row of padding alone, to a batch; this is where codes are read."""
+    """Rows of documents, [] for a row of padding alone, to a batch; this is where codes are read.
+
+    A picture file may turn out to be broken only here, in a row that is packed already: nothing of its document is
+    learned then.
+    """
     shape = (len(rows), context_length)
     input_ids, labels = torch.full(shape, padding_id), torch.full(shape, -100)
     image_mask, target_mask = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
     position_ids = torch.zeros(shape, dtype=torch.int64)
+    pairs = iter(_read_codes([image for row in rows for document in row for image in document.images]))
+    codes, keys = [], []
+    nothing = np.zeros((2, num_patches, depth), dtype=np.int64)
     for row, documents in enumerate(rows):
         start = 0
         for document in documents:
             span = slice(start, start := start + len(document))
+            own = [next(pairs) for _ in document.images]
             input_ids[row, span] = document.input_ids
-            labels[row, span] = document.labels
             image_mask[row, span] = document.image_mask
-            target_mask[row, span] = document.target_mask
             position_ids[row, span] = torch.arange(len(document))
+            keys.append(document.key)
+            codes += [nothing if pair is None else pair for pair in own]
+            if all(pair is not None for pair in own):
+                labels[row, span] = document.labels
+                target_mask[row, span] = document.target_mask
         position_ids[row, start:] = torch.arange(context_length - start)
-    documents = [document for row in rows for document in row]
-    pairs = [image.store.codes(image.index) for document in documents for image in document.images]
-    codes = np.array(pairs, dtype=np.int64).reshape(len(pairs), 2, num_patches, depth)
-    pixel, semantic = torch.from_numpy(codes).unbind(1)
+    stacked = np.array(codes, dtype=np.int64).reshape(len(codes), 2, num_patches, depth)
+    pixel, semantic = torch.from_numpy(stacked).unbind(1)
     return Batch(
         pixel=pixel.contiguous(),
         semantic=semantic.contiguous(),
@@ -61,5 +71,14 @@ def collate(
         labels=labels,
         image_mask=image_mask,
         target_mask=target_mask,
-        keys=[document.key for document in documents],
+        keys=keys,
     )
+
+
+def _read_codes(images: Sequence[ImageRef]) -> list[tuple[np.ndarray, np.ndarray] | None]:
+    """The codes of the images in order, asked of each store at once: one that tokenizes pictures wants batches."""
+    found: dict[tuple[int, Any], tuple[np.ndarray, np.ndarray] | None] = {}
+    for store in {id(image.store): image.store for image in images}.values():
+        indices = list(dict.fromkeys(image.index for image in images if image.store is store))
+        found |= {(id(store), i): pair for i, pair in zip(indices, store.codes_of(indices), strict=True)}
+    return [found[id(image.store), image.index] for image in images]

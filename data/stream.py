@@ -85,6 +85,8 @@ class RowStream:
     def _make(self, draw: Draw) -> Document | None:
         try:
             document = self.document(draw)
+            for image in document.images:
+                image.store.check(image.index)  # here, where all ranks see the same, and not where one rank reads it
         except ValueError as error:
             self.counters["bad"] += 1
             if self.counters["bad"] > self.max_bad_share * max(self.counters["drawn"], 100):

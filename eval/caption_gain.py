@@ -45,10 +45,13 @@ class _CodesInMemory:
     """Codes that no store holds, for documents to refer to."""
 
     def __init__(self, codes: DualCodes):
-        self.dual, self.num_patches = codes, codes.pixel.shape[1]
+        self.dual, self.num_patches, self.depth = codes, *codes.pixel.shape[1:]
 
-    def codes(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.dual.pixel[index].numpy(), self.dual.semantic[index].numpy()
+    def check(self, index: int) -> None:
+        """They come from the tokenizer as it is: nothing can be wrong with them."""
+
+    def codes_of(self, indices: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(self.dual.pixel[index].numpy(), self.dual.semantic[index].numpy()) for index in indices]
 
 
 def _drawings(vocabulary: Vocabulary, captions: Sequence[str | None], codes: DualCodes) -> Batch:

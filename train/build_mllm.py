@@ -67,7 +67,7 @@ def training_texts(sources: Sequence[SourceConfig]) -> Iterator[str]:
     """Every document of every source as the model will read it, turns and requests included, without the images."""
     num_bytes = 256
     spelling = Vocabulary.train([], num_bytes + len(CONTROL_TOKENS) + len(PLAIN_TOKENS))
-    for place, source in enumerate(open_sources(sources, spelling)):
+    for place, source in enumerate(open_sources(sources, spelling)):  # picture files need no tokenizer for their texts
         for index in range(len(source)):
             try:
                 document = source.document(index, np.random.default_rng((place, index)))

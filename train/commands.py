@@ -75,6 +75,21 @@ def run_train(args: Namespace) -> None:
     launch("train.train_mllm", [args.config, *args.overrides], args.nproc)
 
 
+def add_inspect_data(parser: ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--rows", type=int, default=4, metavar="N", help="how many packed rows (%(default)s)")
+    parser.add_argument("--out", default="runs/inspect-data", metavar="DIR", help="where to write (%(default)s)")
+
+
+def run_inspect_data(args: Namespace) -> None:
+    from train.config import load_config
+    from train.inspect_data import inspect_data
+    from train.train_mllm import TrainMllmConfig
+
+    paths = inspect_data(load_config(TrainMllmConfig, args.config, args.overrides), args.rows, args.out)
+    print("\n".join(map(str, paths)))
+
+
 def add_import(parser: ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the authors' epoch_N.pt")
     parser.add_argument("--config", required=True, metavar="YAML", help="configs/full/tokenizer_released_*.yaml")

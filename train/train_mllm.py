@@ -26,6 +26,7 @@ from train.launch import run_launched
 from train.loop import MAX_BAD_STEPS, LoopConfig, is_due
 from train.meter import LossMeter, RateMeter
 from train.parameters import PartsOptimizerConfig, group_parameters
+from train.picture_encoder import TokenizerEncoder
 from train.precision import set_matmul_precision
 from train.resume import refuse_changed_config
 from train.run import Run, TrackingConfig
@@ -89,8 +90,10 @@ class Trainer:
         groups = group_parameters(model, config.trainable, config.optimizer)
         self.engine = Engine(config.engine, world, model, groups, config.optimizer, config.data.rows_per_batch)
         place = (world.rank, world.size, config.engine.accumulation)
-        self.loader = Loader(config.data, vocabulary, tokenizer.tokenizer_id, *place)
-        self.watch = Watch(self.engine, self.unified, run, config.data, config.validation, config.samples)
+        encoder = TokenizerEncoder(tokenizer, world.device) if self._reads_pictures() else None
+        pin_memory = world.device.type == "cuda"
+        self.loader = Loader(config.data, vocabulary, tokenizer.tokenizer_id, *place, encoder, pin_memory)
+        self.watch = Watch(self.engine, self.unified, run, config.data, config.validation, config.samples, encoder)
         self.meter = LossMeter(world, self.weights)
         self.rates = RateMeter(world)
         self.num_skipped = self.num_bad_in_a_row = 0
@@ -99,7 +102,7 @@ class Trainer:
     def train(self) -> None:
         """Resume, loop, finish."""
         config, steps = self.config.loop, self.config.loop.steps
-        start = self.resume()
+        start = done = self.resume()
         with self.heeding_sigterm(), self.run.progress(steps, self.run.folder.name, initial=start) as bar:
             for step, data in zip(range(start, steps), self.loader, strict=False):
                 norm = self.step(data, lr_multiplier(self.config.schedule, step, steps))
@@ -116,7 +119,12 @@ class Trainer:
                     self.save(done)
                 if stopping:
                     raise SystemExit(128 + signal.SIGTERM)  # the same command continues
-        self.finish()
+        if done < steps:  # every source has been seen as often as its `epochs` say
+            self.end_early(done)
+        self.finish(done)
+
+    def _reads_pictures(self) -> bool:
+        return any(source.images for source in [*self.config.data.sources, *self.config.validation.sources])
 
     def step(self, data: Step, multiplier: float) -> float:
         """One update from one global batch; returns the norm of its gradient (Eq. 6: every target weighs the same)."""
@@ -182,11 +190,17 @@ class Trainer:
         state = {"step": step, "loader": self.loader.state_dict(), "num_skipped": self.num_skipped}
         self.engine.save(self.run.checkpoints, step, state)
 
-    def finish(self) -> None:
+    def end_early(self, step: int) -> None:
+        if latest_checkpoint(self.run.checkpoints) != self.run.checkpoints / f"step-{step:06d}":
+            self.save(step)
+        if self.world.is_main:
+            print(f"{self.config.out}: all sources have run out after {step} of {self.config.loop.steps} steps")
+
+    def finish(self, step: int) -> None:
         """Scores the held-out documents, exports the model, and only then marks the run as complete."""
         ntp = self.watch.next_token_losses()
         self.world.on_main(self.export, self.engine.state_dict())
-        counts = {"step": self.config.loop.steps, "skipped": self.num_skipped, "parameters": self.engine.num_parameters}
+        counts = {"step": step, "skipped": self.num_skipped, "parameters": self.engine.num_parameters}
         self.run.finish({**counts, "ntp": ntp})
 
     def export(self, weights: dict[str, Tensor]) -> None:

@@ -8,8 +8,10 @@ import torch
 
 from data.batch import Batch
 from data.images import to_pil
-from data.loader import DataConfig, validation_batches
+from data.loader import DataConfig
+from data.picture_files import PictureEncoder
 from data.sources import SourceConfig
+from data.validation import validation_batches
 from eval.sheets import contact_sheet
 from heads.sampling import SamplingConfig
 from mllm.generate import generate_images
@@ -51,7 +53,9 @@ class Watch:
         data: DataConfig,
         validation: ValidationConfig,
         samples: SamplesConfig,
+        encoder: PictureEncoder | None = None,
     ):
+        self.encoder = encoder
         self.engine, self.unified, self.run = engine, unified, run
         self.data, self.validation, self.samples = data, validation, samples
 
@@ -101,4 +105,5 @@ class Watch:
     def _documents(self, sources: list[SourceConfig], num_documents: int) -> Iterator[Batch]:
         world, tokenizer_id = self.engine.world, self.unified.tokenizer.tokenizer_id
         data = replace(self.data, sources=sources)
-        return validation_batches(data, self.unified.vocabulary, tokenizer_id, world.rank, world.size, num_documents)
+        place = (world.rank, world.size, num_documents, self.encoder)
+        return validation_batches(data, self.unified.vocabulary, tokenizer_id, *place)

@@ -132,3 +132,21 @@ def test_neighbouring_roles_do_not_leak(vocabulary):
 @pytest.mark.parametrize("role", ["user", "system"])
 def test_a_conversation_without_an_answer_has_no_targets(vocabulary, role):
     assert conversation_document(vocabulary, [Turn(role, ["Hi", IMAGE])], "k").num_targets == 0
+
+
+QWEN_TEMPLATE = (  # of Qwen2.5, without tools
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def test_conversations_are_spelt_as_the_tokenizer_s_own_chat_template_does(vocabulary):
+    said = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", "And?"), ("assistant", "No")]
+    document = conversation_document(vocabulary, [Turn(role, [text]) for role, text in said], "k")
+    messages = [{"role": role, "content": text} for role, text in said]
+    template = {"chat_template": QWEN_TEMPLATE, "tokenize": False}
+    whole = vocabulary.tokenizer.apply_chat_template(messages, **template)
+    assert vocabulary.decode(document.input_ids.tolist(), skip_special=False) + "\n" == whole
+    prompt = vocabulary.tokenizer.apply_chat_template(messages[1:2], add_generation_prompt=True, **template)
+    assert vocabulary.decode(vocabulary.answering_prompt("Hi", None), skip_special=False) == prompt

@@ -8,8 +8,9 @@ import torch
 
 from data.batch import Batch
 from data.codes import CodeStore
-from data.loader import DataConfig, Loader, validation_batches
+from data.loader import DataConfig, Loader
 from data.sources import SourceConfig
+from data.validation import validation_batches
 
 TENSORS = [field.name for field in fields(Batch) if field.name != "keys"]
 

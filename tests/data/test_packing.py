@@ -15,7 +15,7 @@ from data.stream import RowStream
 class Lengths:
     """A source whose documents have the given lengths; a length of 0 is an unusable sample."""
 
-    name, store = "lengths", None
+    name, stores = "lengths", ()
 
     def __init__(self, lengths):
         self.lengths = lengths

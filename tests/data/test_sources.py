@@ -5,6 +5,7 @@ import pytest
 
 from data.conversations import conversation_turns
 from data.documents import ImageRef, Turn
+from data.image_library import ImageLibrary
 from data.sources import SourceConfig, open_sources
 
 
@@ -46,7 +47,7 @@ def test_a_number_of_documents_takes_them_evenly_spaced(vocabulary, make_store, 
     store = make_store(num_samples=7)
     draw = source(vocabulary, kind="draw", codes=str(store.path), caption_choice="first", num_documents=num)
     assert [draw.document(i, rng()).key for i in range(len(draw))] == [f"codes-{i}" for i in expected]
-    assert draw.name == "draw" and draw.store.path == store.path
+    assert draw.name == "draw" and draw.stores[0].path == store.path
 
 
 def test_dropped_captions(vocabulary, make_store):
@@ -80,13 +81,14 @@ def test_images_of_a_conversation_keep_their_places(make_store):
     ]
     record = {"image": ["codes-1", "codes-0", "codes-3"], "conversations": messages}
     one, zero, three = (ImageRef(store, i) for i in (1, 0, 3))
-    assert conversation_turns(record, store, "it") == [
+    assert conversation_turns(record, ImageLibrary(store), "it") == [
         Turn("user", ["Mix ", one, " with ", zero]),
         Turn("assistant", [three, "\nas asked"]),
         Turn("user", ["Thanks"]),
     ]
     text_only = {"conversations": [{"from": "human", "value": " Hi "}, {"from": "gpt", "value": "Hello"}]}
-    assert conversation_turns(text_only, store, "it") == [Turn("user", ["Hi"]), Turn("assistant", ["Hello"])]
+    hello = [Turn("user", ["Hi"]), Turn("assistant", ["Hello"])]
+    assert conversation_turns(text_only, ImageLibrary(store), "it") == hello
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,6 @@ def test_bad_files(vocabulary, tmp_path):
         (tmp_path / "t.json").write_bytes(content)
         with pytest.raises(ValueError, match=message):
             source(vocabulary, kind="text", path=str(tmp_path / "t.json"))
-    (tmp_path / "t.txt").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(ValueError, match="cannot be read"):
-        source(vocabulary, kind="text", path=str(tmp_path / "t.txt"))
+    (tmp_path / "t.csv").write_bytes(b"red")
+    with pytest.raises(ValueError, match=r"the formats are \.jsonl, \.json and \.txt"):
+        source(vocabulary, kind="text", path=str(tmp_path / "t.csv"))

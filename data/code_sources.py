@@ -1,0 +1,69 @@
+"""Documents of a code store: an image and its caption, in either direction."""
+
+from typing import Any
+
+import numpy as np
+
+from data.codes import CodeStore
+from data.documents import Document, ImageRef, caption_document, drawing_document
+from data.source_config import SourceConfig
+from data.vocabulary import Vocabulary
+
+
+class CaptionSource:
+    """Images and their captions: understanding."""
+
+    def __init__(self, config: SourceConfig, vocabulary: Vocabulary, store: CodeStore):
+        self.name = config.name or config.kind
+        self.config, self.vocabulary, self.store = config, vocabulary, store
+        self.stores = (store,)
+        self.groups = _groups(store, config.balance.split(",")) if config.balance else None
+
+    def __len__(self) -> int:
+        return len(self.store if self.groups is None else self.groups)
+
+    def row(self, index: int, rng: np.random.Generator) -> int:
+        """The row of the store behind document `index`."""
+        if self.groups is None:
+            return index
+        return self.groups[index][rng.integers(len(self.groups[index]))]
+
+    def caption(self, index: int, rng: np.random.Generator) -> str:
+        try:
+            captions = [caption for caption in self.store.captions(index) if caption.strip()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"a caption of {self._where(index)} is not valid UTF-8") from error
+        if not captions:
+            raise ValueError(f"{self._where(index)} has no caption")
+        return captions[0 if self.config.caption_choice == "first" else rng.integers(len(captions))]
+
+    def document(self, index: int, rng: np.random.Generator) -> Document:
+        row = self.row(index, rng)
+        return caption_document(
+            self.vocabulary, ImageRef(self.store, row), self.caption(row, rng), self.store.key(row)
+        )
+
+    def _where(self, row: int) -> str:
+        return f"{self.store.key(row)!r} in {str(self.store.path)!r}"
+
+
+class DrawSource(CaptionSource):
+    """Captions and their images: generation."""
+
+    def document(self, index: int, rng: np.random.Generator) -> Document:
+        row = self.row(index, rng)
+        caption: str | None = self.caption(row, rng)
+        if rng.random() < self.config.caption_dropout:
+            caption = None
+        return drawing_document(self.vocabulary, ImageRef(self.store, row), caption, self.store.key(row))
+
+
+def _groups(store: CodeStore, keys: list[str]) -> list[list[int]]:
+    """The rows of each combination of values of the metadata `keys`, in order of first appearance."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row in range(len(store)):
+        metadata = store.metadata(row)
+        if missing := [key for key in keys if key not in metadata]:
+            raise ValueError(f"balance: {store.key(row)!r} in {str(store.path)!r} has no {', '.join(missing)}")
+        groups.setdefault(tuple(metadata[key] for key in keys), []).append(row)
+    return list(groups.values())
