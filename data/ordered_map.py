@@ -1,7 +1,7 @@
 """A function over a stream in worker threads, the results in the order of the stream.
 
-The order does not depend on the number of threads, so a stream can be resumed with another number of them. Threads and not
-processes: Pillow decodes and scales without holding Python's lock, and pictures need not be copied between processes.
+The order does not depend on the number of threads, so a stream can be resumed with another number of them. Threads and
+not processes: Pillow decodes and scales without Python's lock, and pictures need not be copied between processes.
 """
 
 from collections import deque

@@ -1,8 +1,9 @@
 """Folders of pictures, with a table that describes them or without.
 
-With `metadata.jsonl` or `metadata.csv` in it (the imagefolder layout), a folder holds what its table lists, in that order:
-`file_name` is the picture, below the folder; `caption`, or `text`, its caption; other columns are its metadata. Without a
-table it holds all pictures below it, sorted by name, with `NAME.txt` and `NAME.json` beside `NAME.jpg` if they are there.
+With `metadata.jsonl` or `metadata.csv` in it (the imagefolder layout), a folder holds what its table lists, in that
+order: `file_name` is the picture, below the folder; `caption`, or `text`, its caption; other columns are its metadata.
+Without a table it holds all pictures below it, sorted by name, with `NAME.txt` and `NAME.json` beside `NAME.jpg` if they
+are there.
 """
 
 import csv
@@ -15,7 +16,7 @@ from typing import Any
 
 from data.raw_sample import IMAGE_ENDINGS, RawPart
 from data.read_tar import Damaged
-from data.shard_names import Part, split_part
+from data.shard_names import split_part
 
 TABLES = ("metadata.jsonl", "metadata.csv")
 

@@ -3,9 +3,9 @@
     FOLDER/*.parquet                                             each file is a shard
     datasets:ID_OR_FOLDER?split=train&config=en&caption=title    streamed; its own files are what ranks share
 
-`image`, `caption` and `key` name columns; without them they are the column of pictures, the first of CAPTION_COLUMNS, and
-the first of KEY_COLUMNS or else the row's number. Other columns of text, numbers and lists of these are metadata. Pictures
-are passed on encoded, so that skipping a row costs nothing.
+`image`, `caption` and `key` name columns; without them they are the column of pictures, the first of CAPTION_COLUMNS,
+and the first of KEY_COLUMNS or else the row's number. Other columns of text, numbers and lists of these are metadata.
+Pictures are passed on encoded, so that skipping a row costs nothing.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,12 +1,12 @@
 """The names of raw data: files, folders, globs, brace ranges, pipes, data sets of `datasets`, and lists of these.
 
     photos/{000000..000123}.tar     webdataset tars, compressed or not        photos/*.parquet   rows with an image each
-    photos                          a folder of tars, or of pictures          datasets:ID?split=train   (data/read_rows.py)
+    photos                          a folder of tars, or of pictures          datasets:ID?split=train
     pipe:ssh store cat {0..9}.tar   what a command prints, as a tar
 
 A name that is read is called a shard. It may end in `#i/n`, the i-th of n equal parts of a folder or data set.
-A `pipe:` runs its command in a shell. It is obeyed where a user wrote it, in a config or on the command line, and nowhere
-else: names that are found by a glob never are commands.
+A `pipe:` runs its command in a shell. It is obeyed where a user wrote it, in a config or on the command line, and
+nowhere else: names that are found by a glob never are commands.
 """
 
 import glob
@@ -54,7 +54,8 @@ def expand_shards(spec: Spec) -> list[str]:
     parts = re.split(r",(?![^{]*})", text)  # commas outside of braces
     if len(parts) > 1:
         return [shard for part in parts for shard in expand_shards(part.strip())]
-    return [shard for pattern in _expand_braces(text) for path in _expand_glob(pattern) for shard in _inside(Path(path))]
+    paths = [path for pattern in _expand_braces(text) for path in _expand_glob(pattern)]
+    return [shard for path in paths for shard in _inside(Path(path))]
 
 
 def check_spec(spec: Any, key: str) -> None:

@@ -1,8 +1,8 @@
 """Raw pictures with captions, whatever holds them: tars, folders, parquet files, data sets (DESIGN.md §5, §9).
 
-data/shard_names.py says how they are named, data/read_*.py how each is read. Here they are dealt out to ranks, shuffled,
-and decoded in worker threads. A bad sample is skipped, counted and logged with shard and key; too many of them end the run
-with an error.
+data/shard_names.py says how they are named, data/read_*.py how each is read. Here they are dealt out to ranks,
+shuffled, and decoded in worker threads. A bad sample is skipped, counted and logged with shard and key; too many of them
+end the run with an error.
 """
 
 import logging
@@ -97,7 +97,7 @@ def iterate_prepared(
     num_workers: int = 0,
     ahead: int = 64,
 ) -> Iterator[tuple[int, Made]]:
-    """What `prepare` makes of each sample of this rank, with the number of samples, good or bad, that are behind it then.
+    """What `prepare` makes of each sample of this rank, with how many samples, good or bad, are behind it then.
 
     That number as `start` continues there: what comes before is not decoded, and not read where it lies in plain tars.
     Whole shards are dealt out to the ranks where there are enough of them; otherwise every rank reads all shards and
