@@ -19,9 +19,9 @@ from data.images import ImageTransform
 from data.shard_names import expand_shards
 from data.shards import iterate_prepared, iterate_shards
 from tokenizer import DualTokenizer
+from train.precision import set_matmul_precision
 from train.pretokenize import PretokenizeConfig
 from train.pretokenize import main as pretokenize
-from train.precision import set_matmul_precision
 
 
 def alternate(repetitions: int, **functions: Callable[[], object]) -> dict[str, float]:
@@ -112,7 +112,8 @@ def main() -> None:
 
     found = alternate(options.repetitions, encode=encode, pretokenize=whole)
     ratio = found["encode"] / found["pretokenize"]
-    print(f"bare encode {num / found['encode']:.1f} images/s, pretokenize {num / found['pretokenize']:.1f}: {ratio:.3f} of it")
+    rates = {name: num / seconds for name, seconds in found.items()}
+    print(f"bare encode {rates['encode']:.1f} images/s, pretokenize {rates['pretokenize']:.1f}: {ratio:.3f} of it")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def unpack(folder: Path, package_dir: Path | None) -> Path:
     for package in PACKAGES:
         files = sorted(package_dir.glob(f"{package}_*.deb"))
         if not files:
-            raise FileNotFoundError(f"there is no {package}_*.deb in {package_dir}: run `apt-get download {package}` there")
+            raise FileNotFoundError(f"no {package}_*.deb in {package_dir}: run `apt-get download {package}` there")
         _run(["dpkg-deb", "-x", str(files[-1].resolve()), str(folder / "files")], folder)
     return folder / "files" / ROOT
 
@@ -59,7 +59,7 @@ def _run(command: list[str], folder: Path) -> None:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise ValueError(f"{command[0]} is not installed here: a Debian system is needed, or a container of one") from error
+        raise ValueError(f"{command[0]} is not installed: a Debian system or a container of one has it") from error
     if done.returncode:
         raise ValueError(f"`{' '.join(command)}` failed: {' '.join(done.stderr.split())[-300:]}")
 
@@ -176,7 +176,7 @@ def build(out: Path, size: int, package_dir: Path | None) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build shards from Debian's openclipart packages.")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the shards")
-    parser.add_argument("--size", type=int, default=128, metavar="N", help="width and height of a picture (%(default)s)")
+    parser.add_argument("--size", type=int, default=128, metavar="N", help="width and height (%(default)s)")
     parser.add_argument("--package-dir", type=Path, metavar="DIR", help="folder with the two .deb files (downloaded)")
     options = parser.parse_args()
     try:

@@ -87,7 +87,8 @@ class ImageBatches:
 
     def __init__(self, epoch_from: Callable[[int, int], Iterator[tuple[ImageBatch, int]]]):
         self.epoch_from = epoch_from
-        self.load_state_dict({"epoch": 0, "start": 0})
+        self.epoch, self.start = 0, 0
+        self._rest = epoch_from(0, 0)
 
     def __next__(self) -> ImageBatch:
         following = next(self._rest, None)

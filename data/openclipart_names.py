@@ -1,7 +1,7 @@
 """What a clip-art picture shows, from its SVG file and its file name: names, keywords and captions.
 
-Two thirds of the titles name a collection ("gramastar", "Lemon SVG theme") and not the picture; a title that more than a few
-files share is dropped for the file's own name, from which the author and the numbers are taken off.
+Many titles name a collection ("gramastar", "Lemon SVG theme") and not the picture; a title that more than a few files
+share is dropped for the file's own name, from which the author and the numbers are taken off.
 """
 
 import html
@@ -28,7 +28,8 @@ def read_metadata(svg: str) -> Described:
     work = _between(svg, "<cc:Work", "</cc:Work>") or svg
     creator = _between(work, "<dc:creator", "</dc:creator>")
     rest = re.sub(r"<dc:(creator|publisher|rights)\b.*?</dc:\1>", "", work, flags=re.DOTALL)
-    keywords = (_plain(word).lower().replace("_", " ") for word in re.findall(r"<rdf:li[^>]*>(.*?)</rdf:li>", rest, re.DOTALL))
+    listed = re.findall(r"<rdf:li[^>]*>(.*?)</rdf:li>", rest, re.DOTALL)
+    keywords = (_plain(word).lower().replace("_", " ") for word in listed)
     usable = [word for word in keywords if re.fullmatch(r"[a-z][a-z '&-]{1,30}", word) and word not in _NOISE]
     return Described(_title(rest), _title(creator), list(dict.fromkeys(usable)))
 

@@ -2,8 +2,7 @@
 
 With `metadata.jsonl` or `metadata.csv` in it (the imagefolder layout), a folder holds what its table lists, in that
 order: `file_name` is the picture, below the folder; `caption`, or `text`, its caption; other columns are its metadata.
-Without a table it holds all pictures below it, sorted by name, with `NAME.txt` and `NAME.json` beside `NAME.jpg` if they
-are there.
+Without a table it holds all pictures below it, sorted by name, with `NAME.txt` and `NAME.json` beside `NAME.jpg`.
 """
 
 import csv

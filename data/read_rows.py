@@ -46,11 +46,11 @@ def read_dataset(shard: str, is_damaged: Damaged) -> Iterator[RawPart]:
     path, options = _parse(name)
     rows = _open(name)
     if part.num > 1:
-        rows = rows.shard(part.num, part.index)
+        rows = rows.shard(part.num, part.place)
     folder = Path(path).resolve() if Path(path).is_dir() else None
     try:
         for number, row in enumerate(rows):
-            yield _part(row, options, shard, f"{part.index:05d}-{number:06d}", folder)
+            yield _part(row, options, shard, f"{part.place:05d}-{number:06d}", folder)
     except Exception as error:  # readers of any format raise anything on broken files
         is_damaged(f"{type(error).__name__}: {error}")
 

@@ -1,7 +1,7 @@
 """Webdataset tars, from a file or from what a command prints.
 
-`KEY.jpg|jpeg|png|webp` with `KEY.txt` and/or `KEY.json` is one sample, the img2dataset layout; `KEY.cls` is its class, as
-in the usual shards of ImageNet. Members are read as a stream and never written to disk, so their names are only names.
+`KEY.jpg|jpeg|png|webp` with `KEY.txt` and/or `KEY.json` is one sample, the img2dataset layout; `KEY.cls` its class, as in
+the usual shards of ImageNet. Members are read as a stream and never written to disk, so their names are only names.
 An archive that stops without its end mark is damaged: a copy cut between two members would otherwise be read as whole.
 """
 
@@ -42,7 +42,7 @@ def _members(shard: str, is_damaged: Damaged, may_skip: Callable[[], bool]) -> I
                         assert file is not None  # of a regular member
                         content = file.read()
                     yield {"fname": member.name, "data": content, "__url__": shard}
-                archive.members = []  # tarfile remembers every member it met
+                archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member it met
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         is_damaged(f"{type(error).__name__}: {error}")
 
@@ -51,7 +51,7 @@ class _Header(tarfile.TarInfo):
     """A header that must be there: an archive ends with a block of zeros, not with its last byte."""
 
     @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":
         try:
             return super().fromtarfile(archive)
         except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]

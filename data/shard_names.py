@@ -23,11 +23,11 @@ _PART = re.compile(r"(?P<name>.+)#(?P<index>\d+)/(?P<num>\d+)", re.DOTALL)
 class Part(NamedTuple):
     """The i-th of n contiguous parts of a shard; (0, 1) is the whole."""
 
-    index: int
+    place: int
     num: int
 
     def range(self, length: int) -> range:
-        return range(self.index * length // self.num, (self.index + 1) * length // self.num)
+        return range(self.place * length // self.num, (self.place + 1) * length // self.num)
 
 
 def split_part(shard: str) -> tuple[str, Part]:
@@ -51,6 +51,8 @@ def expand_shards(spec: Spec) -> list[str]:
         return _expand_braces(text)
     if Path(text).exists():
         return _inside(Path(text))
+    if Path(split_part(text)[0]).exists():
+        return [text]
     parts = re.split(r",(?![^{]*})", text)  # commas outside of braces
     if len(parts) > 1:
         return [shard for part in parts for shard in expand_shards(part.strip())]

@@ -1,8 +1,8 @@
 """Raw pictures with captions, whatever holds them: tars, folders, parquet files, data sets (DESIGN.md §5, §9).
 
 data/shard_names.py says how they are named, data/read_*.py how each is read. Here they are dealt out to ranks,
-shuffled, and decoded in worker threads. A bad sample is skipped, counted and logged with shard and key; too many of them
-end the run with an error.
+shuffled, and decoded in worker threads. A bad sample is skipped, counted and logged with shard and key; too many end
+the run with an error.
 """
 
 import logging

@@ -3,9 +3,9 @@
     torchrun --nproc_per_node 8 -m train.pretokenize configs/full/pretokenize.yaml
 
 Images stream from their shards, so memory does not grow with the source, and threads decode them while the tower works
-on the batch before. Each shard becomes a part of the store, whole or absent (data/code_parts.py), and a batch never holds
-images of two shards: started again, with any number of processes, it continues with the shards that are missing and
-ends with the same store.
+on the batch before. Each shard becomes a part of the store, whole or absent (data/code_parts.py); a batch never holds
+images of two shards: started again, with any number of processes, it continues with the missing shards and ends with
+the same store.
 """
 
 import json
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
-import datasets
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import datasets
 from data.code_counts import STATISTICS, as_table
 from data.code_parts import CodeParts
 from data.codes import CodeWriter

@@ -50,8 +50,8 @@ def _sample(folder: Path, transform: ImageTransform, num: int) -> Iterator[Row]:
     ends = np.cumsum([len(part) for part in parts])
     chosen: dict[int, list[int]] = defaultdict(list)
     for row in sorted({i * int(ends[-1]) // num for i in range(num)}):
-        part = int(np.searchsorted(ends, row, side="right"))
-        chosen[part].append(row - int(ends[part]) + len(parts[part]))
+        number = int(np.searchsorted(ends, row, side="right"))
+        chosen[number].append(row - int(ends[number]) + len(parts[number]))
     for number, indices in chosen.items():
         part = parts[number]
         index_of = {part.key(index): index for index in indices}

@@ -6,13 +6,13 @@ import json
 import tarfile
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import datasets
 from data.augment import Augment, AugmentConfig
 from data.ordered_map import ordered_map
 from data.shard_names import Part, check_spec, modified, split_part
@@ -32,7 +32,7 @@ def seen(spec, **options) -> list[tuple[str, str, int]]:
 def write_tar(path: Path, keys: list[str]) -> str:
     with tarfile.open(path, "w") as tar:
         for place, key in enumerate(keys):
-            for ending, content in (("png", png(place)), ("txt", f"caption {key}".encode())):
+            for ending, content in (("png", png(place)), ("txt", f"caption {key}".encode(errors="replace"))):
                 member = tarfile.TarInfo(f"{key}.{ending}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
