@@ -1,6 +1,6 @@
 """Webdataset tars, from a file or from what a command prints.
 
-`KEY.jpg|jpeg|png|webp` with `KEY.txt` and/or `KEY.json` is one sample, the img2dataset layout; `KEY.cls` its class, as in
+`KEY.jpg|png|webp` with `KEY.txt` and/or `KEY.json` is one sample, the img2dataset layout; `KEY.cls` its class, as in
 the usual shards of ImageNet. Members are read as a stream and never written to disk, so their names are only names.
 An archive that stops without its end mark is damaged: a copy cut between two members would otherwise be read as whole.
 """
