@@ -6,6 +6,7 @@ Every figure is a median over repetitions that alternate between what is compare
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args()
     set_matmul_precision()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # as pretokenize does
     tokenizer = DualTokenizer.from_pretrained(options.tokenizer)
     transform = ImageTransform(tokenizer.image_size, tokenizer.config.crop)
     shards, size = options.shards, tokenizer.image_size

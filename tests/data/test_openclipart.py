@@ -29,7 +29,6 @@ def test_metadata_of_an_svg():
         ("tools/desk_lamp_gerald_g._01.png", Described("Lemon SVG theme", "Gerald G."), "desk lamp"),
         ("food/hub.png", Described("Clipart by Nicu Buculei - antenna"), "antenna"),
         ("shapes/stars/star_41pt06step.png", Described("x"), "star with 41 points and step 6"),
-        ("games/cards/white/white_q_d.png", Described(), "white q d"),
         ("games/cards/white/white_d_q.png", Described(), "white playing card queen of diamonds"),
     ],
 )
