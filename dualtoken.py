@@ -72,13 +72,13 @@ COMMANDS = {
         writes="one side-by-side PNG per file",
         example="dualtoken reconstruct cat.jpg dog.png --out runs/reconstructions",
     ),
-    "pretokenize": launched_stage(
-        "train.pretokenize",
-        "PretokenizeConfig",
+    "pretokenize": Command(
         "Turn pictures into codes once, before training reads them many times.",
-        reads="shards of captioned pictures, a tokenizer",
-        writes="OUT, a code store that names the tokenizer it belongs to",
-        example="dualtoken pretokenize configs/tiny/pretokenize.yaml --nproc 2",
+        commands.add_pretokenize,
+        commands.run_pretokenize,
+        reads="tars, folders, parquet files or data sets of captioned pictures; a tokenizer",
+        writes="OUT, a code store that names the tokenizer it belongs to; its statistics.json, verify.png",
+        example="dualtoken pretokenize configs/tiny/pretokenize.yaml --nproc 2 --verify",
     ),
     "inspect-data": Command(
         "Show what a training config feeds the model: packed rows, what is learned, images decoded in place.",

@@ -8,6 +8,7 @@
 
 The first package holds Noto Emoji (flat, Apache-2.0) and the names and categories; the second Fluent Emoji (3d, MIT).
 They are joined by code point. Pictures are composited on white, 64×64, lossy WebP; the same input gives the same bytes.
+`--size 128` makes larger ones: the 3d style is 256 px at its source, the flat one 64 px and enlarged.
 """
 
 import argparse
@@ -16,15 +17,16 @@ import io
 import json
 import tarfile
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
 from data.emoji_captions import captions_of, describe_tones
 from data.emoji_names import aliases_of, name_of
-from data.emoji_pictures import Pictures, drop_borrowed, drop_copies, load_pictures, strip_selector, variants_of
+from data.emoji_pictures import SIZE, Pictures, drop_borrowed, drop_copies, load_pictures, strip_selector, variants_of
 from data.emoji_splits import SPLITS, STYLES, image_id_of, split_of
 
 SAMPLES_PER_SHARD = 1250
@@ -90,12 +92,12 @@ def encode_picture(image: Image.Image) -> bytes:
 
 
 def write_shard(path: Path, samples: list[Sample]) -> None:
-    """A gzipped tar without times and owners, so that the same samples give the same bytes."""
-    with (
-        path.open("wb") as file,
-        gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
+    """A tar, gzipped if named so, without times and owners: the same samples give the same bytes."""
+    with ExitStack() as stack:
+        file: IO[bytes] = stack.enter_context(path.open("wb"))
+        if path.suffix == ".gz":
+            file = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0))  # type: ignore
+        tar = stack.enter_context(tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT))
         for sample in samples:
             text = json.dumps(sample.metadata, ensure_ascii=False).encode()
             for ending, content in (("webp", encode_picture(sample.image)), ("json", text)):
@@ -114,11 +116,11 @@ def write_shards(samples: list[Sample], folder: Path) -> None:
             write_shard(folder / f"{split}-{number:06d}.tar.gz", chosen[start : start + SAMPLES_PER_SHARD])
 
 
-def build(google: Path, fluent: Path, folder: Path) -> list[str]:
+def build(google: Path, fluent: Path, folder: Path, size: int = SIZE) -> list[str]:
     """Writes the shards and returns a summary, one fact a line."""
     entries = json.loads((google / "emoji.json").read_text(encoding="utf-8"))
     named = [entry for entry in entries if entry["category"] != "Component"]  # the bare skin tone swatches
-    pictures, num_unnamed = load_pictures(named, google, fluent)
+    pictures, num_unnamed = load_pictures(named, google, fluent, size)
     num_flat_only = sum((code, "3d") not in pictures for code, style in pictures if style == "flat")
     copies = drop_copies(pictures)
     num_borrowed = drop_borrowed(pictures, named)
@@ -146,9 +148,10 @@ def main() -> None:
     parser.add_argument("--google", type=Path, required=True, help="folder with emoji.json and img/google/64")
     parser.add_argument("--fluent", type=Path, required=True, help="folder with assets/*.webp")
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    parser.add_argument("--size", type=int, default=SIZE, help="width and height of a picture (%(default)s)")
     options = parser.parse_args()
     try:
-        print("\n".join(build(options.google, options.fluent, options.out)))
+        print("\n".join(build(options.google, options.fluent, options.out, options.size)))
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

@@ -1,7 +1,8 @@
 """A code store written in parts, one for each shard of its source, by any number of processes.
 
     .NAME.parts/00000/   a store of its own (data/codes.py), whole or absent; the number is that of the shard
-    NAME/                the same folder, once every part is there and a state.json names the files of all of them
+    NAME/                the same folder, once every part is there and a state.json names the files of all of them;
+                         statistics.json and conversations.jsonl join what the parts hold
 
 Nothing is copied at the end, and what a kill leaves of a run is used by the next one. A part holds the rows of its
 shard and nothing else, so neither the number of processes nor a restart changes the store.
@@ -13,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.codes import PROVENANCE, CodeWriter, publish_store, refuse_foreign_folder
+from data.code_counts import COUNTS, STATISTICS, CodeCounts
+from data.codes import CONVERSATIONS, PROVENANCE, CodeWriter, publish_store, refuse_foreign_folder
+from data.shard_names import modified
 
 STATE, INFO = "state.json", "dataset_info.json"  # of `datasets.load_from_disk`
 
@@ -37,12 +40,19 @@ class CodeParts:
     def discard_outdated(self) -> None:
         """Deletes what an earlier run left and this one cannot use: torn parts, other codes, parts of older shards."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        usable = {part for shard, part in self.parts.items() if self._is_current(shard)}
+        usable = {part for shard, part in self.parts.items() if self._is_current(shard, part)}
         for child in self.folder.iterdir():
             if child.is_file():
                 child.unlink()
             elif child not in usable:
                 shutil.rmtree(child)
+
+    def is_published(self) -> bool:
+        """Whether the store is there, whole, of these shards and codes, and not older than a shard."""
+        published = {shard: self.path / part.name for shard, part in self.parts.items()}
+        file = self.path / PROVENANCE
+        is_same = file.is_file() and json.loads(file.read_text()) == self.provenance
+        return is_same and all(self._is_current(shard, part) for shard, part in published.items())
 
     def missing(self) -> list[str]:
         """The shards that have no part yet."""
@@ -66,16 +76,23 @@ class CodeParts:
         (self.folder / STATE).write_text(json.dumps(state, indent=2))
         shutil.copyfile(present[0] / INFO, self.folder / INFO)
         (self.folder / PROVENANCE).write_text(json.dumps(self.provenance, indent=2))
+        sizes = self.provenance["depth"], self.provenance["codebook_size"]
+        statistics = CodeCounts.total((part / COUNTS for part in present), *sizes).statistics()
+        (self.folder / STATISTICS).write_text(json.dumps(statistics))
+        for conversations in (part / CONVERSATIONS for part in present):
+            if conversations.is_file():
+                with conversations.open("rb") as source, (self.folder / CONVERSATIONS).open("ab") as target:
+                    shutil.copyfileobj(source, target)
         publish_store(self.folder, self.path)
 
     def _provenance_of(self, shard: str) -> dict[str, Any]:
         return self.provenance | {"source": shard}
 
-    def _is_current(self, shard: str) -> bool:
+    def _is_current(self, shard: str, part: Path) -> bool:
         """Whether its part is there, of these codes, and not older than the shard."""
-        file = self.parts[shard] / PROVENANCE
+        file = part / PROVENANCE
         return (
             file.is_file()
-            and file.stat().st_mtime >= Path(shard).stat().st_mtime
+            and file.stat().st_mtime >= modified(shard)
             and json.loads(file.read_text()) == self._provenance_of(shard)
         )

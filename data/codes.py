@@ -20,6 +20,9 @@ import numpy as np
 import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
 
+from data.code_counts import COUNTS, CodeCounts
+
+CONVERSATIONS = "conversations.jsonl"  # of the rows that have some, as LLaVA-1.5 records whose image is the row's key
 PROVENANCE = "provenance.json"
 PROVENANCE_KEYS = ("tokenizer_id", "transform", "num_patches", "grid", "depth", "codebook_size", "source")
 
@@ -152,7 +155,7 @@ class CodeWriter:
             raise ValueError(f"codes of {self.provenance['codebook_size']} entries do not fit the store's 16 bits")
         refuse_foreign_folder(self.path)
         self._partial = self.path.with_name(f".{self.path.name}.partial")
-        self._num_samples = 0
+        self._counts = CodeCounts(self.provenance["depth"], self.provenance["codebook_size"])
 
     def __enter__(self) -> "CodeWriter":
         shutil.rmtree(self._partial, ignore_errors=True)
@@ -178,7 +181,10 @@ class CodeWriter:
             _check_codes(codes, self.provenance, f"the {name} codes of {key!r} for {str(self.path)!r}")
             row[name] = codes.astype(np.uint16).reshape(-1)
         self._writer.write(row)
-        self._num_samples += 1
+        self._counts.add(np.asarray(pixel), np.asarray(semantic))
+        if conversations := (metadata or {}).get("conversations"):
+            with (self._partial / CONVERSATIONS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"id": key, "image": key, "conversations": conversations}) + "\n")
 
     def __exit__(
         self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -187,7 +193,7 @@ class CodeWriter:
             if error is not None:
                 self._writer.close()
                 return
-            if not self._num_samples:
+            if not self._counts.num_images:
                 raise ValueError(f"no sample was written to {str(self.path)!r}: the source has no usable image")
             self._writer.finalize()
             self._publish()
@@ -198,6 +204,9 @@ class CodeWriter:
         folder = self._partial / "store"
         datasets.Dataset.from_file(str(self._partial / "rows.arrow")).save_to_disk(str(folder))
         (folder / PROVENANCE).write_text(json.dumps(self.provenance, indent=2))
+        self._counts.save(folder / COUNTS)
+        if (self._partial / CONVERSATIONS).exists():
+            (self._partial / CONVERSATIONS).rename(folder / CONVERSATIONS)
         publish_store(folder, self.path)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from data.images import load_image
 
 Pictures = dict[tuple[str, str], Image.Image]
-"""(code points with fe0f stripped, style) → 64×64 RGB."""
+"""(code points with fe0f stripped, style) → square RGB."""
 
 SIZE = 64
 
@@ -69,17 +69,19 @@ def _flat_files(entry: dict[str, Any]) -> dict[str, str]:
     return {strip_selector(variant["unified"]): variant["image"] for variant in variants}
 
 
-def _shrink(path: Path) -> Image.Image:
-    """On white, square, 64×64."""
+def _square(path: Path, size: int) -> Image.Image:
+    """On white, `size` pixels wide and high."""
     image = load_image(path)
     if image.width != image.height:
         square = Image.new("RGB", (max(image.size),) * 2, "white")
         square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
         image = square
-    return image if image.width == SIZE else image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    return image if image.width == size else image.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def load_pictures(entries: list[dict[str, Any]], google: Path, fluent: Path) -> tuple[Pictures, int]:
+def load_pictures(
+    entries: list[dict[str, Any]], google: Path, fluent: Path, size: int = SIZE
+) -> tuple[Pictures, int]:
     """Both packages' pictures; also the number of Fluent pictures without a name in the other package."""
     files: dict[str, Path] = {}
     for path in sorted(fluent.glob("assets/*.webp")):
@@ -93,11 +95,11 @@ def load_pictures(entries: list[dict[str, Any]], google: Path, fluent: Path) -> 
         by_tone = {tones[0]: code for code, tones in variants.items() if len(tones) == 1}
         flat_files = _flat_files(entry)
         for code, tones in variants.items():
-            pictures[code, "flat"] = _shrink(google / "img/google/64" / flat_files[code])
+            pictures[code, "flat"] = _square(google / "img/google/64" / flat_files[code], size)
             file = files.pop(_joinable(code), None)
             if file is not None:
                 shown = by_tone[_shown_tone(concept, tones[0])] if len(tones) == 1 else code
-                pictures[shown, "3d"] = _shrink(file)
+                pictures[shown, "3d"] = _square(file, size)
     return pictures, len(files)
 
 

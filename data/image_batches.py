@@ -1,11 +1,12 @@
 """Endless batches of captioned images for the tower and tokenizer stages, exactly resumable from two integers.
 
-A small set is decoded once, kept as uint8 and permuted per epoch; a large one streams from its shards, which costs a
-pass over the part already seen when it resumes.
+A small set is decoded once, kept as uint8 and permuted per epoch; a large one streams from its shards, decoded by
+threads while the model computes. A resumed stream decodes nothing of what it has seen, and of plain tars it reads the
+headers alone.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -13,18 +14,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.augment import Augment, AugmentConfig
 from data.images import ImageTransform
-from data.shards import RawSample, iterate_shards
+from data.raw_sample import RawSample
+from data.shard_names import Spec, check_spec
+from data.shards import Order, iterate_prepared
 
 
 @dataclass(frozen=True)
 class ImageDataConfig:
-    shards: str = "assets/emoji/train-*.tar.gz"  # a glob, a brace range or a comma-separated list
+    shards: Any = "assets/emoji/train-*.tar.gz"  # names of data/shard_names.py: one, or a list
     batch_size: int = 64  # of one process and one micro-batch
     seed: int = 0
     in_memory: bool = True  # 12 kB an image at 64 px; false streams
+    num_workers: int = 4  # threads of each process that decode pictures
+    limit_bad_share: float = 0.01  # of unusable samples, above which it stops
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
+        check_spec(self.shards, "data.shards")
+        if self.num_workers < 0:
+            raise ValueError(f"data.num_workers={self.num_workers} must be at least 0")
+        if self.in_memory and self.augment.min_scale < 1:
+            raise ValueError("data.augment.min_scale below 1 crops whole pictures: it needs data.in_memory=false")
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size={self.batch_size} must be at least 1")
 
@@ -37,11 +49,15 @@ class ImageBatch(NamedTuple):
 class ImageSet:
     """All images of some shards, transformed, in the order of the shards."""
 
-    def __init__(self, shards: str, transform: ImageTransform):
+    def __init__(self, shards: Spec, transform: ImageTransform, num_workers: int = 0, limit_bad_share: float = 0.01):
+        def prepare(sample: RawSample) -> tuple[Tensor, dict[str, Any]]:
+            return (transform(sample.image) * 127.5 + 127.5).round().to(torch.uint8), describe(sample)
+
+        made = iterate_prepared(shards, prepare, limit_bad_share=limit_bad_share, num_workers=num_workers)
         pixels, self.metadata = [], []
-        for sample in iterate_shards(shards):
-            pixels.append((transform(sample.image) * 127.5 + 127.5).round().to(torch.uint8))
-            self.metadata.append(describe(sample))
+        for _, (picture, metadata) in made:
+            pixels.append(picture)
+            self.metadata.append(metadata)
         if not pixels:
             raise ValueError(f"no usable image in {shards}")
         self.pixels = torch.stack(pixels)
@@ -65,33 +81,37 @@ class ImageSet:
 class ImageBatches:
     """`next()` gives batch after batch, epoch after epoch; the last incomplete batch of an epoch is left out.
 
-    `epoch_from(epoch, start)` iterates over one epoch from its batch `start` on. The state is these two integers.
+    `epoch_from(epoch, start)` iterates over the rest of an epoch, each batch with the `start` that continues after it.
+    The state is these two integers.
     """
 
-    def __init__(self, epoch_from: Callable[[int, int], Iterator[ImageBatch]]):
+    def __init__(self, epoch_from: Callable[[int, int], Iterator[tuple[ImageBatch, int]]]):
         self.epoch_from = epoch_from
-        self.load_state_dict({"epoch": 0, "batch": 0})
+        self.epoch, self.start = 0, 0
+        self._rest = epoch_from(0, 0)
 
     def __next__(self) -> ImageBatch:
         following = next(self._rest, None)
         if following is None:
-            if not self.batch:
+            if not self.start:
                 raise ValueError("the shards hold fewer images than one batch; make data.batch_size smaller")
-            self.load_state_dict({"epoch": self.epoch + 1, "batch": 0})
+            self.load_state_dict({"epoch": self.epoch + 1, "start": 0})
             return next(self)
-        self.batch += 1
-        return following
+        batch, self.start = following
+        return batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "batch": self.batch}
+        return {"epoch": self.epoch, "start": self.start}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.epoch, self.batch = state["epoch"], state["batch"]
-        self._rest = self.epoch_from(self.epoch, self.batch)
+        self.epoch, self.start = state["epoch"], state["start"]
+        self._rest = self.epoch_from(self.epoch, self.start)
 
 
-def permuted_batches(images: ImageSet, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> ImageBatches:
-    """Over a set in memory: a permutation per epoch, drawn from (seed, epoch).
+def permuted_batches(
+    images: ImageSet, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, flip: float = 0.0
+) -> ImageBatches:
+    """Over a set in memory: a permutation per epoch, and which pictures are mirrored, drawn from (seed, epoch).
 
     `world_size` ranks share each run of `world_size · batch_size` images, so that they see together what one process
     with a batch as large would see.
@@ -103,11 +123,16 @@ def permuted_batches(images: ImageSet, batch_size: int, seed: int, rank: int = 0
             "make it smaller"
         )
 
-    def epoch_from(epoch: int, start: int) -> Iterator[ImageBatch]:
-        order = np.random.default_rng((seed, epoch)).permutation(len(images))
+    def epoch_from(epoch: int, start: int) -> Iterator[tuple[ImageBatch, int]]:
+        rng = np.random.default_rng((seed, epoch))
+        order = rng.permutation(len(images))
+        is_flipped = rng.random(len(images)) < flip
         for first in range(start * size, len(images) - size + 1, size):
-            own = first + rank * batch_size
-            yield images.batch(order[own : own + batch_size].tolist())
+            own = order[first + rank * batch_size :][:batch_size]
+            batch = images.batch(own.tolist())
+            for place in np.flatnonzero(is_flipped[own]):
+                batch.pixel_values[place] = batch.pixel_values[place].flip(-1)
+            yield batch, first // size + 1
 
     return ImageBatches(epoch_from)
 
@@ -117,11 +142,24 @@ def streamed_batches(
 ) -> ImageBatches:
     """Over shards of any number, shuffled by (seed, epoch); every rank reads its own shards at its own pace."""
 
-    def epoch_from(epoch: int, start: int) -> Iterator[ImageBatch]:
-        samples = iterate_shards(config.shards, shuffle_seed=config.seed, epoch=epoch, rank=rank, world_size=world_size)
-        samples = islice(samples, start * config.batch_size, None)
-        while len(group := list(islice(samples, config.batch_size))) == config.batch_size:
-            yield ImageBatch(torch.stack([transform(s.image) for s in group]), [describe(s) for s in group])
+    def epoch_from(epoch: int, start: int) -> Iterator[tuple[ImageBatch, int]]:
+        augment = Augment(config.augment, config.seed, epoch)
+
+        def prepare(sample: RawSample) -> tuple[Tensor, dict[str, Any]]:
+            return transform(augment(sample.image, sample.key)), describe(sample)
+
+        made = iterate_prepared(
+            config.shards,
+            prepare,
+            Order(config.seed, epoch, rank, world_size),
+            start=start,
+            limit_bad_share=config.limit_bad_share,
+            num_workers=config.num_workers,
+            ahead=2 * config.batch_size,
+        )
+        while len(group := list(islice(made, config.batch_size))) == config.batch_size:
+            pictures, metadata = zip(*(sample for _, sample in group), strict=True)
+            yield ImageBatch(torch.stack(pictures), list(metadata)), group[-1][0]
 
     return ImageBatches(epoch_from)
 
@@ -131,8 +169,8 @@ def open_batches(
 ) -> ImageBatches:
     """What the config asks for. Raises FileNotFoundError for missing shards and ValueError for unusable ones."""
     if config.in_memory:
-        images = ImageSet(config.shards, transform)
-        return permuted_batches(images, config.batch_size, config.seed, rank, world_size)
+        images = ImageSet(config.shards, transform, config.num_workers, config.limit_bad_share)
+        return permuted_batches(images, config.batch_size, config.seed, rank, world_size, config.augment.flip)
     return streamed_batches(config, transform, rank, world_size)
 
 

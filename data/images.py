@@ -5,7 +5,6 @@ files, `load_image`, is in data/decode.py.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from data.decode import MAX_PIXELS, load_image
 
-__all__ = ["MAX_PIXELS", "Crop", "ImageTransform", "load_image", "to_pil"]
+__all__ = ["MAX_PIXELS", "CROPS", "ImageTransform", "load_image", "to_pil"]
 
-Crop = Literal["center", "squash", "pad"]
+CROPS = ("center", "squash", "pad")
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,13 @@ class ImageTransform:
     """
 
     size: int
-    crop: Crop = "center"
+    crop: str = "center"
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"the image size must be at least 1, not {self.size}")
-        if self.crop not in get_args(Crop):
-            raise ValueError(f"crop must be one of {', '.join(get_args(Crop))}, not {self.crop!r}")
+        if self.crop not in CROPS:
+            raise ValueError(f"crop must be one of {', '.join(CROPS)}, not {self.crop!r}")
 
     def __call__(self, image: Image.Image) -> Tensor:
         return _to_tensor(getattr(self, f"_{self.crop}")(image))

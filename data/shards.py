@@ -1,47 +1,46 @@
-"""Raw pictures with captions from webdataset tars or a folder of images (DESIGN.md §5, §9).
+"""Raw pictures with captions, whatever holds them: tars, folders, parquet files, data sets (DESIGN.md §5, §9).
 
-A tar holds one sample under one key: `KEY.jpg|jpeg|png|webp` with `KEY.txt` and/or `KEY.json` (its `caption`), the
-img2dataset layout, compressed or not; `KEY.cls` is its class, as in the usual shards of ImageNet. Members are read as a
-stream and never written to disk, so their names are only names. A bad sample is skipped, counted and logged with shard
-and key; too many of them end the run with an error.
+data/shard_names.py says how they are named, data/read_*.py how each is read. Here they are dealt out to ranks,
+shuffled, and decoded in worker threads. A bad sample is skipped, counted and logged with shard and key; too many end
+the run with an error.
 """
 
-import glob
-import json
 import logging
 import random
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
-from PIL import Image
-
-from data.images import load_image
+from data.ordered_map import ordered_map
+from data.raw_sample import RawPart, RawSample, decode
+from data.read_folder import folder_parts, read_folder
+from data.read_rows import dataset_parts, read_dataset, read_parquet
+from data.read_tar import read_tar
+from data.shard_names import DATASETS, PIPE, Spec, expand_shards, split_part
 
 logger = logging.getLogger(__name__)
 
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 SHUFFLE_BUFFER = 2048
+FOLDER_PART = 1000
+"""Pictures of a folder that are pre-tokenized as one unit."""
 _CHECK_EVERY = 1000
 """Bad samples are weighed against the limit this often: a share of the first ten means little."""
 
-Spec = str | Path | Sequence[str | Path]
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
-@dataclass(frozen=True)
-class RawSample:
-    key: str
-    image: Image.Image
-    """RGB."""
-    caption: str
-    metadata: dict[str, Any]
-    """Its JSON; besides, `cls` where a file of that ending gives a class, and `folder`, the name of its folder."""
-    shard: str
-    """The tar or the folder it came from."""
+class Order(NamedTuple):
+    """What decides the samples that a process reads, and their order: nothing else does."""
+
+    seed: int | None = None
+    """Of the shuffle; None: as they stand."""
+    epoch: int = 0
+    rank: int = 0
+    world_size: int = 1
 
 
 @dataclass
@@ -54,7 +53,13 @@ class _Health:
 
     def skip(self, shard: str, key: str, reason: object) -> None:
         self.bad[shard] += 1
-        logger.warning("skipped %s in %s: %s", key, shard, reason)
+        message = f"skipped {key} in {shard}: {reason}"
+        logger.warning("%s", message.encode(errors="backslashreplace").decode())  # names may be no text
+
+    def damaged(self, shard: str, reason: object) -> None:
+        """Something of the shard itself: at least one sample is lost."""
+        self.seen += 1
+        self.skip(shard, "a member", reason)
 
     def check(self) -> None:
         num_bad = self.bad.total()
@@ -66,38 +71,6 @@ class _Health:
             )
 
 
-def expand_shards(spec: Spec) -> list[Path]:
-    """Files and folders named by a path, a glob, a brace range `x-{000000..000009}.tar`, or several of these.
-
-    Several are a list, or one string with commas between them. A folder that holds tars stands for its tars; any other
-    folder is a folder of images and stands for itself.
-    """
-    if not isinstance(spec, str | Path):
-        return [path for part in spec for path in expand_shards(part)]
-    if Path(spec).exists():
-        path = Path(spec)
-        tars = sorted(child for child in path.iterdir() if ".tar" in child.suffixes) if path.is_dir() else []
-        return tars or [path]
-    parts = re.split(r",(?![^{]*})", str(spec))  # commas outside of braces
-    return [path for part in parts for pattern in _expand_braces(part.strip()) for path in _expand_glob(pattern)]
-
-
-def _expand_braces(pattern: str) -> list[str]:
-    from braceexpand import braceexpand
-
-    try:
-        return list(braceexpand(pattern))
-    except ValueError as error:
-        raise ValueError(f"the shard pattern {pattern} has unbalanced braces") from error
-
-
-def _expand_glob(pattern: str) -> list[Path]:
-    found = sorted(glob.glob(pattern, recursive=True)) or ([pattern] if Path(pattern).exists() else [])
-    if not found:
-        raise FileNotFoundError(f"no shard or folder matches {pattern}")
-    return [Path(path) for path in found]
-
-
 def iterate_shards(
     urls: Spec,
     *,
@@ -106,25 +79,57 @@ def iterate_shards(
     rank: int = 0,
     world_size: int = 1,
     limit_bad_share: float = 0.01,
+    num_workers: int = 0,
 ) -> Iterator[RawSample]:
-    """One pass over the samples of this rank, in an order that (seed, epoch, rank, world size) decides alone.
+    """One pass over the samples of this rank, in an order that (seed, epoch, rank, world size) decides alone."""
+    order = Order(shuffle_seed, epoch, rank, world_size)
+    prepared = iterate_prepared(urls, _itself, order, limit_bad_share=limit_bad_share, num_workers=num_workers)
+    return (sample for _, sample in prepared)
 
+
+def iterate_prepared(
+    urls: Spec,
+    prepare: Callable[[RawSample], Made],
+    order: Order = Order(),
+    *,
+    start: int = 0,
+    limit_bad_share: float = 0.01,
+    num_workers: int = 0,
+    ahead: int = 64,
+) -> Iterator[tuple[int, Made]]:
+    """What `prepare` makes of each sample of this rank, with how many samples, good or bad, are behind it then.
+
+    That number as `start` continues there: what comes before is not decoded, and not read where it lies in plain tars.
     Whole shards are dealt out to the ranks where there are enough of them; otherwise every rank reads all shards and
     takes each `world_size`-th sample. The shares of the ranks may differ in size.
     """
     shards = expand_shards(urls)
-    if shuffle_seed is not None:
-        random.Random(f"shards {shuffle_seed} {epoch}").shuffle(shards)
-    by_shard = len(shards) >= world_size
+    if order.seed is not None:
+        random.Random(f"shards {order.seed} {order.epoch}").shuffle(shards)
+    by_shard = len(shards) >= order.world_size
     health = _Health(limit_bad_share)
-    parts = _read_all(shards[rank::world_size] if by_shard else shards, health)
+    place = 0
+    own = shards[order.rank :: order.world_size] if by_shard else shards
+    parts = _read_all(own, health, may_skip=lambda: place < start or not by_shard)
     if not by_shard:
-        parts = (part for index, part in enumerate(parts) if index % world_size == rank)
-    if shuffle_seed is not None:
-        parts = _shuffle(parts, random.Random(f"samples {shuffle_seed} {epoch} {rank}"))
-    for part in parts:
-        if (sample := _decode_or_skip(part, health)) is not None:
-            yield sample
+        parts = (part for index, part in enumerate(parts) if index % order.world_size == order.rank)
+    if order.seed is not None:
+        parts = _shuffle(parts, random.Random(f"samples {order.seed} {order.epoch} {order.rank}"))
+
+    def wanted() -> Iterator[RawPart]:
+        nonlocal place
+        for part in parts:
+            place += 1
+            if place > start:
+                yield part
+
+    made = ordered_map(partial(_try, prepare), wanted(), num_workers, ahead)
+    for number, (part, result, mistake) in enumerate(made, start=start + 1):
+        health.seen += 1
+        if mistake is not None:
+            health.skip(part.shard, part.key, mistake)
+        elif result is not None:
+            yield number, result
         if health.seen % _CHECK_EVERY == 0:
             health.check()
     health.check()
@@ -149,50 +154,46 @@ def select_samples(urls: Spec, wanted: Callable[[int], bool]) -> Iterator[tuple[
     """
     health = _Health(limit=1)
     for place, part in enumerate(_read_all(expand_shards(urls), health, needs_caption=False)):
-        if wanted(place) and (sample := _decode_or_skip(part, health)) is not None:
-            yield place, sample
+        if wanted(place):
+            _, sample, mistake = _try(_itself, part)
+            if mistake is not None:
+                health.skip(part.shard, part.key, mistake)
+            elif sample is not None:
+                yield place, sample
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One sample before decoding: its files by ending, in a tar their bytes, in a folder their paths."""
-
-    key: str
-    shard: str
-    files: dict[str, bytes | Path]
-    needs_caption: bool
+def find_samples(shard: str, keys: set[str]) -> Iterator[RawSample]:
+    """The samples of a shard that have these keys, where they can be decoded."""
+    for part in _read_all([shard], _Health(limit=1), needs_caption=False):
+        if part.key in keys and (sample := _try(_itself, part)[1]) is not None:
+            yield sample
 
 
-def _read_all(shards: Iterable[Path], health: _Health, needs_caption: bool = True) -> Iterator[_Part]:
+def units(urls: Spec) -> list[str]:
+    """The shards, with large folders and data sets of many files in parts: what one process works on at a time."""
+    found: list[str] = []
+    for shard in expand_shards(urls):
+        if shard.startswith(DATASETS):
+            found += dataset_parts(shard)
+        else:
+            found += folder_parts(shard, FOLDER_PART) if Path(shard).is_dir() else [shard]
+    return found
+
+
+def _read_all(
+    shards: Iterable[str], health: _Health, needs_caption: bool = True, may_skip: Callable[[], bool] = lambda: True
+) -> Iterator[RawPart]:
     for shard in shards:
-        yield from _read_folder(shard) if shard.is_dir() else _read_tar(shard, health, needs_caption)
-
-
-def _read_tar(shard: Path, health: _Health, needs_caption: bool) -> Iterator[_Part]:
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    def skip(error: Exception) -> bool:
-        health.seen += 1
-        health.skip(str(shard), "a member", f"{type(error).__name__}: {error}")
-        return True
-
-    # The file is opened here and not by webdataset, whose own opener runs `pipe:` addresses as shell commands.
-    with shard.open("rb") as stream:
-        members = tar_file_expander([{"url": str(shard), "stream": stream}], handler=skip)
-        for sample in group_by_keys(members, handler=skip):
-            files = {ending: data for ending, data in sample.items() if not ending.startswith("__")}
-            yield _Part(sample["__key__"], str(shard), files, needs_caption)
-
-
-def _read_folder(folder: Path) -> Iterator[_Part]:
-    """Images below a folder, sorted; a caption beside them (`name.txt`, `name.json`) is welcome, not required."""
-    for path in sorted(folder.rglob("*")):
-        ending = path.suffix[1:].lower()
-        if ending in IMAGE_ENDINGS and path.is_file():
-            beside = {kind: path.with_suffix(f".{kind}") for kind in ("txt", "json")}
-            files = {kind: file for kind, file in beside.items() if file.is_file()}
-            key = path.relative_to(folder).with_suffix("").as_posix()
-            yield _Part(key, str(folder), {ending: path, **files}, needs_caption=False)
+        name, _ = split_part(shard)
+        is_damaged = partial(health.damaged, shard)
+        if name.startswith(DATASETS):
+            yield from read_dataset(shard, is_damaged)
+        elif not name.startswith(PIPE) and Path(name).is_dir():
+            yield from read_folder(shard, is_damaged)
+        elif name.endswith(".parquet"):
+            yield from read_parquet(shard, is_damaged)
+        else:
+            yield from read_tar(shard, is_damaged, needs_caption, may_skip)
 
 
 def _shuffle(items: Iterable[Item], rng: random.Random) -> Iterator[Item]:
@@ -209,32 +210,13 @@ def _shuffle(items: Iterable[Item], rng: random.Random) -> Iterator[Item]:
     yield from window
 
 
-def _decode_or_skip(part: _Part, health: _Health) -> RawSample | None:
-    health.seen += 1
+def _itself(sample: RawSample) -> RawSample:
+    return sample
+
+
+def _try(prepare: Callable[[RawSample], Made], part: RawPart) -> tuple[RawPart, Made | None, Exception | None]:
+    """What `prepare` makes of the decoded part, or why it cannot."""
     try:
-        return _decode(part)
+        return part, prepare(decode(part)), None
     except (ValueError, OSError, RecursionError) as error:
-        health.skip(part.shard, part.key, error)
-        return None
-
-
-def _decode(part: _Part) -> RawSample:
-    image = next((file for ending, file in part.files.items() if ending.split(".")[-1] in IMAGE_ENDINGS), None)
-    if image is None:
-        raise ValueError(f"it has no image (only {', '.join(sorted(part.files)) or 'nothing'})")
-    texts = {kind: _text(part.files[kind]) for kind in ("txt", "json", "cls") if kind in part.files}
-    metadata = json.loads(texts.get("json", "{}"))
-    if not isinstance(metadata, dict):
-        raise ValueError("its json is not an object")
-    if "cls" in texts:
-        metadata["cls"] = int(texts["cls"])
-    if "/" in part.key:
-        metadata.setdefault("folder", part.key.split("/")[-2])
-    caption = texts["txt"] if "txt" in texts else metadata.get("caption", "")
-    if not isinstance(caption, str) or (part.needs_caption and not caption.strip()):
-        raise ValueError("it has no caption (neither txt nor a caption in json)")
-    return RawSample(part.key, load_image(image), caption.strip(), metadata, part.shard)
-
-
-def _text(file: bytes | Path) -> str:
-    return (file.read_bytes() if isinstance(file, Path) else file).decode()
+        return part, None, error

@@ -16,7 +16,8 @@ def ask(question: str, image: str | None, model_folder: str, max_new_tokens: int
     unified = load(model_folder)
     codes = None
     if picture is not None:
-        pixel_values = ImageTransform(unified.tokenizer.image_size)(picture).unsqueeze(0).to(unified.model.device)
+        transform = ImageTransform(unified.tokenizer.image_size, unified.tokenizer.config.crop)
+        pixel_values = transform(picture).unsqueeze(0).to(unified.model.device)
         encoded = unified.tokenizer.encode(pixel_values)
         codes = DualCodes(encoded.pixel[0], encoded.semantic[0])
     return answer(unified.model, unified.vocabulary, [question], [codes], max_new_tokens)[0]

@@ -18,7 +18,7 @@ def reconstruct(files: list[str], tokenizer_folder: str, out: str) -> list[Path]
     All files are read before the first is reconstructed, so that a wrong one is known at once.
     """
     tokenizer = DualTokenizer.from_pretrained(tokenizer_folder)
-    transform = ImageTransform(tokenizer.image_size)
+    transform = ImageTransform(tokenizer.image_size, tokenizer.config.crop)
     originals = {file: transform(load_image(file)) for file in files}
     folder, paths = Path(out), list[Path]()
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ class Responder:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.unified = unified
         self.batch_size = batch_size
-        self.transform = transform or ImageTransform(unified.tokenizer.image_size)
+        self.transform = transform or ImageTransform(unified.tokenizer.image_size, unified.tokenizer.config.crop)
         self.blind = blind
         self._digests: dict[Path, str] = {}
         # Codes by the digest of the picture's file, so that a picture under many names, or asked about by several

@@ -32,6 +32,7 @@ class TokenizerConfig:
 
     tower: str = "google/siglip-so400m-patch14-384"  # hub id or folder, loaded when training starts
     image_size: int | None = None  # null: the tower's own; another one interpolates its position embeddings
+    crop: str = "center"  # how a picture becomes square, in training and in use: center | squash | pad
     pixel_layer: int = 6  # taps count the tower's layers from 1; 0 is its patch embedding
     semantic_layer: int = 26
     pixel_shortcut_layer: int | None = None  # its projected features are added to the pixel layer's (released: 4)
@@ -50,6 +51,8 @@ class TokenizerConfig:
             raise ValueError(f"pixel_shortcut_layer must lie in 0 … semantic_layer, not {self.pixel_shortcut_layer}")
         if self.projection not in ("linear", "attention"):
             raise ValueError(f"projection must be linear or attention, not {self.projection!r}")
+        if self.crop not in ("center", "squash", "pad"):
+            raise ValueError(f"crop must be center, squash or pad, not {self.crop!r}")
         for name in ("pixel", "semantic"):
             update = getattr(self, name).ema_update
             if update not in ("per_forward", "per_depth"):

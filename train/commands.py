@@ -67,6 +67,16 @@ def add_launched(parser: ArgumentParser) -> None:
     parser.add_argument("--nproc", type=int, default=1, metavar="N", help="processes on this machine, one per GPU (1)")
 
 
+def add_pretokenize(parser: ArgumentParser) -> None:
+    add_launched(parser)
+    parser.add_argument("--verify", action="store_true", help="decode 16 pictures into OUT/verify.png, as verify=16")
+
+
+def run_pretokenize(args: Namespace) -> None:
+    args.overrides += ["verify=16"] if args.verify else []
+    launched_stage("train.pretokenize", "PretokenizeConfig", "", reads="", writes="", example="").run(args)
+
+
 def run_train(args: Namespace) -> None:
     from train.launch import launch
 

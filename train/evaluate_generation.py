@@ -41,7 +41,7 @@ def main(config: EvaluateGenerationConfig) -> None:
     set_matmul_precision(config.precision)
     unified, judge = load(config.model), Judge(config.tower)
     run = Run(config.out, config, TrackingConfig())
-    transform = ImageTransform(unified.tokenizer.image_size)
+    transform = ImageTransform(unified.tokenizer.image_size, unified.tokenizer.config.crop)
     images = ImageSet(config.images, transform)
     prompts = choose_prompts(images, config.num_prompts, config.seed)
     scorer = CaptionJudge(judge, prompts, images)

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from data.image_batches import describe
 from data.images import ImageTransform
-from data.shards import count_samples, expand_shards, iterate_shards, select_samples
+from data.shard_names import expand_shards
+from data.shards import count_samples, iterate_shards, select_samples
 from eval import tokenizer_figures as figures
 from eval.class_texts import CaptionedFiles, ClassTexts, flickr8k, templated_classes
 from eval.fid import PROTOCOLS, FidFeatures
@@ -81,7 +82,7 @@ def evaluate(config: EvaluateTokenizerConfig, world: World) -> None:
     described = describe_classes(config) if world.is_main and config.label is not None else None
     captioned = flickr8k(config.flickr8k.captions, config.flickr8k.images) if config.flickr8k.captions else None
     run = Run(config.out, config, TrackingConfig(), world.is_main)
-    transform = ImageTransform(instruments.tokenizer.image_size)
+    transform = ImageTransform(instruments.tokenizer.image_size, instruments.tokenizer.config.crop)
     num_images = world.gather(count_samples(config.images) if world.is_main else 0)[0]
     parts = Parts(run.folder / "parts", made_from(config, transform), num_images, config.part_size)
     missing = world.gather(parts.missing())[0]  # as the main process sees it, before any is written
@@ -118,7 +119,7 @@ def made_from(config: EvaluateTokenizerConfig, transform: ImageTransform) -> str
     """The fingerprint of everything that decides the measurements of a part."""
     names = ("images", "fid", "lpips", "lpips_weights", "batch_size", "part_size", "precision")
     choices = {name: value for name, value in asdict(config).items() if name in names}
-    paths = [config.tokenizer, config.tower, *map(str, expand_shards(config.images)), config.fid.weights or ""]
+    paths = [config.tokenizer, config.tower, *expand_shards(config.images), config.fid.weights or ""]
     return fingerprint({**choices, "transform": transform.describe()}, paths)
 
 

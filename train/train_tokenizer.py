@@ -70,7 +70,7 @@ def main(config: TrainTokenizerConfig) -> None:
     trainer = Trainer(config, world)
     model = trainer.model
     run = Run(config.out, config, config.tracking, world.is_main)
-    transform = ImageTransform(model.image_size)
+    transform = ImageTransform(model.image_size, model.config.crop)
     batches = open_batches(config.data, transform, world.rank, world.size)
     samples = ImageSet(config.validation, transform).spread(16).pixel_values.to(world.device)
     loop = Loop(run, config.loop, config.schedule, trainer.parts, batches, "tokenizer", world)

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from data import shards
-from data.shards import count_samples, expand_shards, iterate_shards, select_samples
+from data.shard_names import expand_shards
+from data.shards import count_samples, iterate_shards, select_samples
 
 
 def png(color: str = "red") -> bytes:
@@ -157,9 +158,9 @@ def test_a_plain_folder_of_images(tmp_path: Path):
 
 
 def test_expansion(many: str, tmp_path: Path):
-    four = [tmp_path / f"s-{index:06d}.tar" for index in range(4)]
+    four = [str(tmp_path / f"s-{index:06d}.tar") for index in range(4)]
     assert expand_shards(many) == expand_shards(str(tmp_path / "*.tar")) == expand_shards(tmp_path) == four
-    assert expand_shards([four[2], str(four[0])]) == [four[2], four[0]]
+    assert expand_shards([Path(four[2]), four[0]]) == [four[2], four[0]]
     assert expand_shards(f"{four[3]}, {tmp_path}/s-{{000000,000001}}.tar") == [four[3], four[0], four[1]]
     with pytest.raises(FileNotFoundError, match=r"no shard or folder matches .*s-000004\.tar"):
         expand_shards(str(tmp_path / "s-{000003..000004}.tar"))
@@ -169,10 +170,25 @@ def test_expansion(many: str, tmp_path: Path):
         expand_shards("s-{1..")
 
 
-def test_pipe_addresses_are_never_run(tmp_path: Path):
-    with pytest.raises(FileNotFoundError):
-        keys(f"pipe:touch {tmp_path}/owned")
-    assert not (tmp_path / "owned").exists()
+def test_a_pipe_is_a_command_that_prints_a_tar(tmp_path: Path, many: str, monkeypatch: pytest.MonkeyPatch):
+    assert keys(f"pipe:cat {tmp_path}/s-{{000000..000001}}.tar") == keys(many)[:10]
+    assert keys([f"pipe:gzip -c < {tmp_path}/s-000002.tar", f"{tmp_path}/s-000003.tar"]) == keys(many)[10:]
+    with pytest.raises(ValueError, match="1 of 6 samples"):  # it printed all, and then failed
+        keys(f"pipe:cat {tmp_path}/s-000000.tar; exit 3")
+    assert next(iter(iterate_shards(f"pipe:cat {tmp_path}/s-000000.tar"))).key == "00"  # left early, it is ended
+
+
+def test_why_a_command_failed_is_logged(caplog: pytest.LogCaptureFixture):
+    with pytest.raises(ValueError, match="1 of 1 samples"):
+        keys("pipe:exit 7")
+    assert "the command ended with exit code 7" in caplog.text
+
+
+def test_files_are_never_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    write_tar(tmp_path / "pipe:touch owned.tar", good("a"))
+    assert keys("*.tar") == keys(".") == ["a"]
+    assert not (tmp_path / "owned.tar").exists()
 
 
 def test_selected_samples_keep_their_place_and_need_no_caption(tmp_path: Path):
@@ -190,7 +206,7 @@ def test_selected_samples_keep_their_place_and_need_no_caption(tmp_path: Path):
 
 def test_only_selected_pictures_are_decoded(many: str, monkeypatch: pytest.MonkeyPatch):
     decoded = []
-    monkeypatch.setattr(shards, "load_image", decoded.append)
+    monkeypatch.setattr("data.raw_sample.load_image", decoded.append)
     assert [place for place, _ in select_samples(many, {3, 17}.__contains__)] == [3, 17] and len(decoded) == 2
 
 

@@ -47,6 +47,7 @@ def config(folder, tmp_path) -> PretokenizeConfig:
         source=f"{folder}/s-*.tar",
         out=str(tmp_path / "codes"),
         batch_size=2,
+        num_workers=2,
         precision="fp32",
     )
 
@@ -87,8 +88,11 @@ def test_no_more_than_one_batch_of_pictures_is_decoded_ahead(config, monkeypatch
 
     monkeypatch.setattr(ImageTransform, "__call__", count_decoded)
     monkeypatch.setattr(DualTokenizer, "encode", count_encoded)
-    main(config)
-    assert num_ahead == [2, 2, 1, 2, 1, 2, 2]  # and a batch ends with its shard
+    main(replace(config, num_workers=0))
+    assert len(num_ahead) == 7 and max(num_ahead) <= 3  # the batch, and the picture that tells the end of a shard
+    num_decoded, num_ahead, num_encoded = 0, [], 0
+    main(replace(config, out=f"{config.out}-2"))
+    assert max(num_ahead) <= 2 + 2 * config.batch_size + 1  # the batch, two more that threads prepare
 
 
 def test_a_stopped_run_continues_with_the_shard_it_was_at(config, monkeypatch):
