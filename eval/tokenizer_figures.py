@@ -22,7 +22,7 @@ from eval.zero_shot import accuracy, class_features, recall, retrieval_at_1
 FEATURES = ("quantized", "tower")
 
 
-def reconstruction(parts: Parts, has_lpips: bool) -> dict[str, float]:
+def reconstruction(parts: Parts, distances: Sequence[str]) -> dict[str, float]:
     """Means over pictures. One that is reproduced exactly has no finite PSNR: it is counted, not in that mean."""
     values = parts.joined("psnr")
     exact = values.isinf()
@@ -32,8 +32,7 @@ def reconstruction(parts: Parts, has_lpips: bool) -> dict[str, float]:
     figures |= {"ssim": parts.joined("ssim").mean().item(), "images": len(values)}
     if exact.any():
         figures["exact_images"] = int(exact.sum())
-    if has_lpips:
-        figures["lpips"] = parts.joined("lpips").double().mean().item()
+    figures |= {name: parts.joined(name).double().mean().item() for name in distances}
     return figures
 
 

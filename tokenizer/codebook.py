@@ -63,7 +63,8 @@ class Codebook(nn.Module):
         """One EMA step from pairs of float32[M, C] and int64[M] (one pair per depth that uses this codebook).
 
         size ← γ·size + (1 − γ)·count; sum ← γ·sum + (1 − γ)·Σ v; e = sum / Laplace-smoothed size. Entries whose size
-        falls below `restart_below` restart at a vector of the batch.
+        falls below `restart_below` restart at a vector of the batch. A vector that is not finite, on any rank, makes
+        all ranks skip the step, as the optimizer does: it shows in the sum of all.
         """
         if self.frozen or not self.training:
             return
@@ -73,6 +74,8 @@ class Codebook(nn.Module):
             sums.index_add_(0, code, vector)
         replacements = self._sample(vectors)
         synchronise_statistics(counts, sums, replacements)
+        if not torch.isfinite(sums).all():
+            return
         self.cluster_size.lerp_(counts, 1 - self.decay)
         self.vector_sum.lerp_(sums, 1 - self.decay)
         dead = self.cluster_size < self.restart_below
