@@ -24,7 +24,7 @@ class Judge:
         try:
             self.model = SiglipModel.from_pretrained(tower).requires_grad_(False).eval().to(device)
             self.tokenizer = AutoTokenizer.from_pretrained(tower)
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise FileNotFoundError(
                 f"no SigLIP model with its text tokenizer at {tower!r}: "
                 "give a folder of `dualtoken train-tower` or a hub id"

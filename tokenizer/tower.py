@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tokenizer.config import TokenizerConfig
@@ -39,6 +40,9 @@ class VisionTower(nn.Module):
             model = tower.family.model.from_pretrained(path, attn_implementation=attention)
         except OSError as error:
             raise FileNotFoundError(f"no tower weights at {path!r}: {str(error).splitlines()[0]}") from error
+        except (SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"the tower's weights at {path!r} are damaged or of another size: {reason}") from error
         if tower.image_size == native["image_size"]:
             tower.model = model
         else:

@@ -1,6 +1,6 @@
-"""`dualtoken ablate-tokenizer`: variants of the tokenizer, trained and measured alike, over several seeds (paper Tab. 3).
+"""`dualtoken ablate-tokenizer`: variants of the tokenizer, trained and measured alike, over seeds (paper Tab. 3).
 
-A variant is a list of overrides of one `train-tokenizer` config. The runs are made one after the other, a seed at a time,
+A variant is a list of overrides of one `train-tokenizer` config. Runs are made one after the other, a seed at a time,
 so that what a stopped ablation has is balanced; started again, it continues.
 """
 
