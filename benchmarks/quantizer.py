@@ -91,9 +91,8 @@ class OneHot:
     def step(self, vectors: Tensor) -> None:
         residual, residuals, codes = vectors, [], []
         for _ in range(DEPTH):
-            distances = (
-                residual.square().sum(1, keepdim=True) - 2 * residual @ self.embedding.T + self.embedding.square().sum(1)
-            )
+            norms = residual.square().sum(1, keepdim=True) + self.embedding.square().sum(1)
+            distances = norms - 2 * residual @ self.embedding.T
             residuals.append(residual)
             codes.append(distances.argmin(1))
             residual = residual - self.embedding[codes[-1]]

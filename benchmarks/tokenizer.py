@@ -1,4 +1,4 @@
-"""`encode` against the bare tower up to the semantic tap, `decode`, a training step, at the paper's size or the tiny one.
+"""`encode` against the bare tower up to the semantic tap, `decode`, a training step, at the paper's size or any.
 
     python -m benchmarks.tokenizer configs/full/tokenizer_paper.yaml --images 1 --repeats 1 --no-step
 

@@ -42,7 +42,7 @@ class Judge:
     def distance(self, reference: Tensor, images: Tensor) -> Tensor:
         """float[B, 3, h, w] in [−1, 1], twice → float[B] ≥ 0, how differently the tower sees them, patch by patch.
 
-        ‖f/‖f‖ − g/‖g‖‖², the mean over patches and layers: the form of LPIPS, without its calibration and not its scale.
+        ‖f/‖f‖ − g/‖g‖‖², the mean over patches and layers: LPIPS's form, without its calibration.
         """
         vision = self.model.vision_model
         hidden = vision.embeddings(torch.cat([reference, images]).to(self.model.device))

@@ -50,9 +50,13 @@ class Codebook(nn.Module):
         """float32[M, C] → int64[M]: argmin_k ‖v − e_k‖², searched in chunks so that no M × K matrix is held."""
         half_norms = self.embedding.square().sum(1) / 2  # argmin of ‖e‖²/2 − v·e is the same and needs no ‖v‖²
         rows = max(1, SEARCH_CHUNK // self.embedding.shape[0])
+        codes = vectors.new_empty(len(vectors), dtype=torch.int64)
+        held = vectors.new_empty(min(rows, len(vectors)), len(half_norms))  # one buffer: new ones fragment the CPU's heap
         with exact_matmul(vectors.device.type):
-            chunks = [torch.addmm(half_norms, v, self.embedding.T, alpha=-1).argmin(1) for v in vectors.split(rows)]
-        return torch.cat(chunks) if chunks else vectors.new_zeros(0, dtype=torch.int64)
+            for part, found in zip(vectors.split(rows), codes.split(rows), strict=True):
+                distances = torch.addmm(half_norms, part, self.embedding.T, alpha=-1, out=held[: len(part)])
+                torch.argmin(distances, 1, out=found)
+        return codes
 
     def lookup(self, codes: Tensor) -> Tensor:
         """int64[...] → float32[..., C]."""

@@ -6,8 +6,8 @@
 The quantized semantic features, not the continuous ones, run on through the tower, so that zero-shot classification
 measures the codes.
 
-Two variants that the paper compares with (Tab. 3, §4.1) are choices of the config: with `single_codebook` one quantizer's
-codes are both the pixel and the semantic codes; with `separate_pixel_tower` the pixel branch shares no layer.
+Two variants that the paper compares with (Tab. 3, §4.1) are choices of the config: with `single_codebook` one
+quantizer's codes are both the pixel and the semantic codes; with `separate_pixel_tower` the branches share no layer.
 """
 
 from collections.abc import Callable, Collection
