@@ -64,6 +64,14 @@ COMMANDS = {
         example="dualtoken eval-tokenizer configs/tiny/tokenizer_eval.yaml\n"
         "         ImageNet on eight GPUs: dualtoken eval-tokenizer configs/full/tokenizer_eval.yaml --nproc 8",
     ),
+    "ablate-tokenizer": stage(
+        "train.ablate_tokenizer",
+        "AblateTokenizerConfig",
+        "Train and measure variants of the tokenizer over several seeds, at the same budget.",
+        reads="a config of train-tokenizer and one of eval-tokenizer, and what they read",
+        writes="OUT: a run for each variant and seed, result.json, table.md, samples/variants.png",
+        example="dualtoken ablate-tokenizer configs/tiny/ablation.yaml",
+    ),
     "reconstruct": Command(
         "Show pictures beside what is left of them after their codes.",
         commands.add_reconstruct,

@@ -24,7 +24,7 @@ class Judge:
         try:
             self.model = SiglipModel.from_pretrained(tower).requires_grad_(False).eval().to(device)
             self.tokenizer = AutoTokenizer.from_pretrained(tower)
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise FileNotFoundError(
                 f"no SigLIP model with its text tokenizer at {tower!r}: "
                 "give a folder of `dualtoken train-tower` or a hub id"
@@ -37,6 +37,22 @@ class Judge:
     def images(self, pixel_values: Tensor) -> Tensor:
         """float[B, 3, h, w] in [−1, 1] → float[B, d]."""
         return F.normalize(self.model.vision_model(pixel_values.to(self.model.device)).pooler_output, dim=-1)
+
+    @torch.no_grad()
+    def distance(self, reference: Tensor, images: Tensor) -> Tensor:
+        """float[B, 3, h, w] in [−1, 1], twice → float[B] ≥ 0, how differently the tower sees them, patch by patch.
+
+        ‖f/‖f‖ − g/‖g‖‖², the mean over patches and layers: LPIPS's form, without its calibration.
+        """
+        vision = self.model.vision_model
+        hidden = vision.embeddings(torch.cat([reference, images]).to(self.model.device))
+        of_layers = []
+        for layer in vision.encoder.layers:
+            output = layer(hidden, attention_mask=None)
+            hidden = output if isinstance(output, Tensor) else output[0]
+            ours, theirs = F.normalize(hidden, dim=-1).chunk(2)
+            of_layers.append((ours - theirs).square().sum(-1).mean(1))
+        return torch.stack(of_layers).mean(0)
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:

@@ -29,12 +29,13 @@ class Instruments:
     judge: Judge
     lpips: nn.Module | None
     fid: FidFeatures | None
+    tower_distance: bool = False
 
     @torch.no_grad()
     def measure(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """float[B, 3, h, w] in [−1, 1] → on the CPU:
 
-        psnr, ssim, lpips               [B]       of the reconstruction from pixel codes, at 8 bits
+        psnr, ssim, lpips, tower_distance [B]     of the reconstruction from pixel codes, at 8 bits
         quantized, tower                [B, d]    normalised image features: of the semantic codes, of the tower
         fid.PROTOCOL.reference, …       [B, 2048] Inception features, `fid.PROTOCOL.reconstruction` likewise
         pixel_counts, semantic_counts   [K]       how often each entry is used by all of them
@@ -44,6 +45,8 @@ class Instruments:
         decoded = self.tokenizer.decode(codes.pixel).float()
         pair = from_pixel_values(pixel_values), from_pixel_values(decoded)
         values = {"psnr": psnr(*pair), "ssim": ssim(*pair), **self.features(pixel_values, codes.semantic)}
+        if self.tower_distance:
+            values["tower_distance"] = self.judge.distance(pixel_values, levels(decoded).float() / 127.5 - 1)
         if self.lpips is not None:
             values["lpips"] = self.lpips(levels(decoded).float() / 127.5 - 1, pixel_values).flatten()
         for side, pictures in (("reference", pixel_values), ("reconstruction", decoded)):

@@ -25,14 +25,13 @@ from eval.zero_shot import accuracy, class_features
 FEATURES = ("quantized", "tower")
 
 
-def reconstruction(parts: Parts, has_lpips: bool) -> dict[str, float]:
+def reconstruction(parts: Parts, distances: Sequence[str]) -> dict[str, float]:
     """Means over pictures; `exact_images` and an absent `psnr` where some or all are reproduced exactly."""
     means = pair_means(parts.joined("psnr").tolist(), parts.joined("ssim").tolist())
     figures = {"psnr": means["psnr"], "ssim": means["ssim"], "images": means["num_images"]}
     if means["exact_images"]:
         figures["exact_images"] = means["exact_images"]
-    if has_lpips:
-        figures["lpips"] = parts.joined("lpips").double().mean().item()
+    figures |= {name: parts.joined(name).double().mean().item() for name in distances}
     return {name: value for name, value in figures.items() if value is not None}
 
 

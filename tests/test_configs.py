@@ -56,7 +56,7 @@ def test_the_full_tokenizers_have_the_published_sizes(name, size, side, depth, p
     with torch.device("meta"):
         output = tokenizer.eval()(torch.empty(2, 3, size, size))
     assert tokenizer.grid == (side, side)
-    assert output.codes.pixel.shape == output.codes.semantic.shape == (2, side * side, depth)
+    assert output.pixel_codes.shape == output.semantic_codes.shape == (2, side * side, depth)
     assert output.reconstruction.shape == (2, 3, size, size)
     assert tokenizer.codebooks().pixel.shape == (1, 16384, 32)
     assert millions(tokenizer.tower) == pytest.approx(428, abs=1)

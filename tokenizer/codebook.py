@@ -50,9 +50,13 @@ class Codebook(nn.Module):
         """float32[M, C] → int64[M]: argmin_k ‖v − e_k‖², searched in chunks so that no M × K matrix is held."""
         half_norms = self.embedding.square().sum(1) / 2  # argmin of ‖e‖²/2 − v·e is the same and needs no ‖v‖²
         rows = max(1, SEARCH_CHUNK // self.embedding.shape[0])
+        codes = vectors.new_empty(len(vectors), dtype=torch.int64)
+        held = vectors.new_empty(min(rows, len(vectors)), len(half_norms))  # one buffer: new ones fragment the CPU's heap
         with exact_matmul(vectors.device.type):
-            chunks = [torch.addmm(half_norms, v, self.embedding.T, alpha=-1).argmin(1) for v in vectors.split(rows)]
-        return torch.cat(chunks) if chunks else vectors.new_zeros(0, dtype=torch.int64)
+            for part, found in zip(vectors.split(rows), codes.split(rows), strict=True):
+                distances = torch.addmm(half_norms, part, self.embedding.T, alpha=-1, out=held[: len(part)])
+                torch.argmin(distances, 1, out=found)
+        return codes
 
     def lookup(self, codes: Tensor) -> Tensor:
         """int64[...] → float32[..., C]."""
@@ -63,7 +67,8 @@ class Codebook(nn.Module):
         """One EMA step from pairs of float32[M, C] and int64[M] (one pair per depth that uses this codebook).
 
         size ← γ·size + (1 − γ)·count; sum ← γ·sum + (1 − γ)·Σ v; e = sum / Laplace-smoothed size. Entries whose size
-        falls below `restart_below` restart at a vector of the batch.
+        falls below `restart_below` restart at a vector of the batch. A vector that is not finite, on any rank, makes
+        all ranks skip the step, as the optimizer does: it shows in the sum of all.
         """
         if self.frozen or not self.training:
             return
@@ -73,6 +78,8 @@ class Codebook(nn.Module):
             sums.index_add_(0, code, vector)
         replacements = self._sample(vectors)
         synchronise_statistics(counts, sums, replacements)
+        if not torch.isfinite(sums).all():
+            return
         self.cluster_size.lerp_(counts, 1 - self.decay)
         self.vector_sum.lerp_(sums, 1 - self.decay)
         dead = self.cluster_size < self.restart_below

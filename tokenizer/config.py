@@ -37,6 +37,8 @@ class TokenizerConfig:
     semantic_layer: int = 26
     pixel_shortcut_layer: int | None = None  # its projected features are added to the pixel layer's (released: 4)
     pixel_shortcut_weight: float = 0.6
+    single_codebook: bool = False  # ablation: the pixel branch's codes serve both objectives (VILA-U), at one layer
+    separate_pixel_tower: bool = False  # ablation: the pixel branch has pixel_layer layers of its own, new, unshared
     projection: str = "linear"  # or "attention", before and after the quantizers, as released
     pixel: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(ema_update="per_depth"))
     semantic: QuantizerConfig = field(default_factory=QuantizerConfig)
@@ -49,6 +51,13 @@ class TokenizerConfig:
             raise ValueError(f"taps must satisfy 0 <= pixel_layer <= semantic_layer, semantic_layer >= 1, not {taps}")
         if self.pixel_shortcut_layer is not None and not 0 <= self.pixel_shortcut_layer <= self.semantic_layer:
             raise ValueError(f"pixel_shortcut_layer must lie in 0 … semantic_layer, not {self.pixel_shortcut_layer}")
+        if self.single_codebook and (
+            self.pixel_layer != self.semantic_layer or self.pixel != self.semantic or self.separate_pixel_tower
+        ):
+            raise ValueError(
+                "single_codebook needs pixel_layer = semantic_layer, pixel = semantic and no separate_pixel_tower: "
+                "its codes are of one place and of one quantizer"
+            )
         if self.projection not in ("linear", "attention"):
             raise ValueError(f"projection must be linear or attention, not {self.projection!r}")
         if self.crop not in ("center", "squash", "pad"):

@@ -30,6 +30,12 @@ class TokenizerLossConfig:
     pooled: float = 1.0
     commitment: float = 5.0
 
+    @property
+    def branches(self) -> list[str]:
+        """Those that any loss but their commitment asks for; the other one need not be run."""
+        pixel, semantic = self.reconstruction or self.perceptual, self.semantic or self.pooled
+        return [name for name, wanted in (("pixel", pixel), ("semantic", semantic)) if wanted]
+
 
 class Reference(NamedTuple):
     """What the untouched tower says about the batch (F0 of Eq. 4)."""
@@ -48,24 +54,22 @@ class TokenizerLoss(nn.Module):
         self.perceptual = build_lpips(config.perceptual_weights) if config.perceptual > 0 else None
 
     def forward(self, output: TokenizerOutput, pixel_values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        weights = self.config
-        reference = self.reference(pixel_values)
-        parts = {
-            "reconstruction": F.mse_loss(output.reconstruction, pixel_values),
-            "semantic": _distance(output.semantic_features, reference.features),
-            "pooled": _distance(output.pooled, reference.pooled),
-            "pixel_commitment": output.pixel_commitment,
-            "semantic_commitment": output.semantic_commitment,
-        }
-        total = (
-            weights.reconstruction * parts["reconstruction"]
-            + weights.semantic * parts["semantic"]
-            + weights.pooled * parts["pooled"]
-            + weights.commitment * (parts["pixel_commitment"] + parts["semantic_commitment"])
-        )
-        if self.perceptual is not None:
-            parts["perceptual"] = self.perceptual(output.reconstruction, pixel_values).mean()
-            total = total + weights.perceptual * parts["perceptual"]
+        """Of the branches that were run; float[B, 3, h, w] in [−1, 1]."""
+        weights, parts = self.config, {}
+        if output.reconstruction is not None:
+            parts["reconstruction"] = F.mse_loss(output.reconstruction, pixel_values)
+            if self.perceptual is not None:
+                parts["perceptual"] = self.perceptual(output.reconstruction, pixel_values).mean()
+        if output.semantic_features is not None and output.pooled is not None:
+            reference = self.reference(pixel_values)
+            parts["semantic"] = _distance(output.semantic_features, reference.features)
+            parts["pooled"] = _distance(output.pooled, reference.pooled)
+        total = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
+        for name in ("pixel_commitment", "semantic_commitment"):
+            commitment = getattr(output, name)
+            if commitment is not None:
+                parts[name] = commitment
+                total = total + weights.commitment * commitment
         return total, parts
 
     def reconstruction_loss(self, parts: dict[str, Tensor]) -> Tensor:

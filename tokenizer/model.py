@@ -5,9 +5,13 @@
 
 The quantized semantic features, not the continuous ones, run on through the tower, so that zero-shot classification
 measures the codes.
+
+Two variants that the paper compares with (Tab. 3, §4.1) are choices of the config: with `single_codebook` one
+quantizer's codes are both the pixel and the semantic codes; with `separate_pixel_tower` the branches share no layer.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +21,9 @@ from tokenizer.decoder import Decoder
 from tokenizer.projection import PROJECTIONS
 from tokenizer.quantizer import ResidualQuantizer
 from tokenizer.tower import VisionTower, check_taps
+
+BRANCHES = ("pixel", "semantic")
+T = TypeVar("T")
 
 
 class DualCodes(NamedTuple):
@@ -32,12 +39,15 @@ class Codebooks(NamedTuple):
 
 
 class TokenizerOutput(NamedTuple):
-    reconstruction: Tensor  # float[B, 3, h, w], unbounded
-    codes: DualCodes
-    pixel_commitment: Tensor  # float[]
-    semantic_commitment: Tensor  # float[]
-    semantic_features: Tensor  # float[B, N, H], de-quantized, F of Eq. 4
-    pooled: Tensor  # float[B, H], from the quantized semantic features
+    """None is what a branch gives that was not run."""
+
+    reconstruction: Tensor | None = None  # float[B, 3, h, w], unbounded
+    pixel_codes: Tensor | None = None  # int64[B, N, D]
+    semantic_codes: Tensor | None = None  # int64[B, N, D]
+    pixel_commitment: Tensor | None = None  # float[]
+    semantic_commitment: Tensor | None = None  # float[]; None too where the only quantizer's is the pixel branch's
+    semantic_features: Tensor | None = None  # float[B, N, H], de-quantized, F of Eq. 4
+    pooled: Tensor | None = None  # float[B, H], from the quantized semantic features
 
 
 class DualTokenizer(nn.Module):
@@ -47,13 +57,15 @@ class DualTokenizer(nn.Module):
         super().__init__()
         check_taps(config, tower.num_layers)
         self.config, self.tower = config, tower
+        self.pixel_tower = tower.new_below(config.pixel_layer) if config.separate_pixel_tower else None
         project, width, code_dim = PROJECTIONS[config.projection], tower.width, config.pixel.code_dim
         self.pixel_in = project(width, code_dim)
         self.pixel_shortcut = project(width, code_dim) if config.pixel_shortcut_layer is not None else None
         self.pixel_quantizer = ResidualQuantizer(config.pixel)
         self.pixel_out = project(code_dim, width)
-        self.semantic_in = project(width, code_dim)
-        self.semantic_quantizer = ResidualQuantizer(config.semantic)
+        single = config.single_codebook
+        self.semantic_in = self.pixel_in if single else project(width, code_dim)
+        self.semantic_quantizer = self.pixel_quantizer if single else ResidualQuantizer(config.semantic)
         self.semantic_out = project(code_dim, width)
         self.decoder = Decoder(config.decoder, tower.width, tower.grid, tower.image_size)
 
@@ -71,26 +83,25 @@ class DualTokenizer(nn.Module):
 
         return tokenizer_id(self)
 
-    def forward(self, pixel_values: Tensor) -> TokenizerOutput:
-        """float[B, 3, h, w] in [−1, 1]; in training mode the codebooks are updated."""
-        z_pixel, z_semantic = self._project(pixel_values)
-        pixel = self.pixel_quantizer(z_pixel)
-        semantic = self.semantic_quantizer(z_semantic)
-        semantic_features = self.semantic_out(semantic.features)
-        return TokenizerOutput(
-            reconstruction=self.decoder(self.pixel_out(pixel.features)),
-            codes=DualCodes(pixel.codes, semantic.codes),
-            pixel_commitment=pixel.commitment,
-            semantic_commitment=semantic.commitment,
-            semantic_features=semantic_features,
-            pooled=self._pool(semantic_features),
-        )
+    def forward(self, pixel_values: Tensor, branches: Collection[str] = BRANCHES) -> TokenizerOutput:
+        """float[B, 3, h, w] in [−1, 1]; in training mode the codebooks of the `branches` that are run are updated."""
+        quantized = self._quantize(self._vectors(pixel_values, branches), ResidualQuantizer.__call__)
+        output: dict[str, Tensor] = {}
+        if (pixel := quantized.get("pixel")) is not None:
+            output |= {"pixel_codes": pixel.codes, "pixel_commitment": pixel.commitment}
+            output["reconstruction"] = self.decoder(self.pixel_out(pixel.features))
+        if (semantic := quantized.get("semantic")) is not None:
+            output["semantic_codes"] = semantic.codes
+            if semantic is not pixel:
+                output["semantic_commitment"] = semantic.commitment
+            output["semantic_features"] = self.semantic_out(semantic.features)
+            output["pooled"] = self._pool(output["semantic_features"])
+        return TokenizerOutput(**output)
 
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> DualCodes:
         """float[B, 3, h, w] in [−1, 1] → codes int64[B, N, D]; runs the tower up to the semantic tap only."""
-        z_pixel, z_semantic = self._project(pixel_values)
-        return DualCodes(self.pixel_quantizer.encode(z_pixel), self.semantic_quantizer.encode(z_semantic))
+        return DualCodes(**self._quantize(self._vectors(pixel_values), ResidualQuantizer.encode))
 
     @torch.no_grad()
     def decode(self, pixel_codes: Tensor) -> Tensor:
@@ -131,23 +142,37 @@ class DualTokenizer(nn.Module):
 
         save_tokenizer(self, folder)
 
-    def _project(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """What the two quantizers quantize, float[B, N, C] each."""
-        config, taps = self.config, self._taps(pixel_values)
-        z_pixel = self.pixel_in(taps[config.pixel_layer])
-        if self.pixel_shortcut is not None:
-            z_pixel = z_pixel + config.pixel_shortcut_weight * self.pixel_shortcut(taps[config.pixel_shortcut_layer])
-        return z_pixel, self.semantic_in(taps[config.semantic_layer])
+    def _vectors(self, pixel_values: Tensor, branches: Collection[str] = BRANCHES) -> dict[str, Tensor]:
+        """What the quantizers quantize, float[B, N, C], of each of `branches`."""
+        config, shortcut = self.config, self.config.pixel_shortcut_layer
+        layers = {
+            "pixel": {config.pixel_layer} if shortcut is None else {config.pixel_layer, shortcut},
+            "semantic": {config.semantic_layer},
+        }
+        if self.pixel_tower is None:
+            taps = self.tower.taps(pixel_values, set().union(*(layers[name] for name in branches)))
+            pixel_taps = taps
+        else:
+            pixel_taps, taps = (
+                tower.taps(pixel_values, layers[name]) if name in branches else {}
+                for name, tower in (("pixel", self.pixel_tower), ("semantic", self.tower))
+            )
+        vectors = {}
+        if "pixel" in branches:
+            vectors["pixel"] = self.pixel_in(pixel_taps[config.pixel_layer])
+            if self.pixel_shortcut is not None and shortcut is not None:
+                added = self.pixel_shortcut(pixel_taps[shortcut])
+                vectors["pixel"] = vectors["pixel"] + config.pixel_shortcut_weight * added
+        if "semantic" in branches:
+            vectors["semantic"] = self.semantic_in(taps[config.semantic_layer])
+        return vectors
 
-    def _taps(self, pixel_values: Tensor) -> dict[int | None, Tensor]:
-        """The patches float[B, N, H] after each layer that is read."""
-        layers = {self.config.pixel_shortcut_layer, self.config.pixel_layer, self.config.semantic_layer}
-        hidden, done = self.tower.embed(pixel_values), 0
-        taps: dict[int | None, Tensor] = {}
-        for layer in sorted(layer for layer in layers if layer is not None):
-            hidden = self.tower.run(hidden, done + 1, layer)
-            taps[layer], done = self.tower.patches(hidden), layer
-        return taps
+    def _quantize(self, vectors: dict[str, Tensor], quantize: Callable[[ResidualQuantizer, Tensor], T]) -> dict[str, T]:
+        """`quantize` by each branch's quantizer; where both branches have the same one, once for both."""
+        if self.config.single_codebook:
+            return dict.fromkeys(vectors, quantize(self.pixel_quantizer, next(iter(vectors.values()))))
+        quantizers = {"pixel": self.pixel_quantizer, "semantic": self.semantic_quantizer}
+        return {name: quantize(quantizers[name], vector) for name, vector in vectors.items()}
 
     def _pool(self, semantic_features: Tensor) -> Tensor:
         last = self.tower.run(semantic_features, self.config.semantic_layer + 1, self.tower.num_layers)

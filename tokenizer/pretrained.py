@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model, save_model
 
 from tokenizer.config import DecoderConfig, QuantizerConfig, TokenizerConfig
 from tokenizer.model import DualTokenizer
 from tokenizer.tower import VisionTower
 
-DECIDES_CODES = ("tower.", "pixel_in.", "pixel_shortcut.", "pixel_quantizer.", "semantic_in.", "semantic_quantizer.")
+DECIDES_CODES = (
+    "tower.", "pixel_tower.", "pixel_in.", "pixel_shortcut.", "pixel_quantizer.", "semantic_in.", "semantic_quantizer.",
+)  # fmt: skip
 
 
 def tokenizer_id(tokenizer: DualTokenizer) -> str:
@@ -37,7 +39,7 @@ def tokenizer_id(tokenizer: DualTokenizer) -> str:
 def save_tokenizer(tokenizer: DualTokenizer, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in tokenizer.state_dict().items()}, folder / "model.safetensors")
+    save_model(tokenizer, str(folder / "model.safetensors"))  # a single codebook, which has two names, once
     document = {
         "model_type": "dualtoken_tokenizer",
         "tokenizer_id": tokenizer.tokenizer_id,
@@ -64,7 +66,7 @@ def load_tokenizer(folder: str | Path) -> DualTokenizer:
             f"{folder / 'config.json'} is not the configuration of a DualToken tokenizer: {error!r}"
         ) from error
     try:
-        tokenizer.load_state_dict(load_file(folder / "model.safetensors"))
+        load_model(tokenizer, folder / "model.safetensors")
     except (RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"the weights in {folder} do not fit its config.json: {reason}") from error

@@ -3,9 +3,11 @@
 What differs between kinds of towers stands in tokenizer/tower_families.py.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tokenizer.config import TokenizerConfig
@@ -38,12 +40,20 @@ class VisionTower(nn.Module):
             model = tower.family.model.from_pretrained(path, attn_implementation=attention)
         except OSError as error:
             raise FileNotFoundError(f"no tower weights at {path!r}: {str(error).splitlines()[0]}") from error
+        except (SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"the tower's weights at {path!r} are damaged or of another size: {reason}") from error
         if tower.image_size == native["image_size"]:
             tower.model = model
         else:
             name = tower.family.positions
             tower.model.load_state_dict({**model.state_dict(), name: tower._positions_from(model.embeddings, name)})
         return tower
+
+    def new_below(self, num_layers: int) -> "VisionTower":
+        """A tower of the same kind with the first `num_layers` layers alone, its weights new; it cannot `pool`."""
+        config = {**self.config.to_dict(), "num_hidden_layers": num_layers, "vision_use_head": False}
+        return VisionTower(config, self.config._attn_implementation)
 
     @property
     def width(self) -> int:
@@ -83,6 +93,15 @@ class VisionTower(nn.Module):
             output = layer(hidden_states, attention_mask=None)
             hidden_states = output if isinstance(output, Tensor) else output[0]
         return hidden_states
+
+    def taps(self, pixel_values: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
+        """The patches float[B, N, H] after each of `layers`; 0 is the patch embedding. Nothing deeper is run."""
+        hidden, done = self.embed(pixel_values), 0
+        taps = {}
+        for layer in sorted(layers):
+            hidden = self.run(hidden, done + 1, layer)
+            taps[layer], done = self.patches(hidden), layer
+        return taps
 
     def patches(self, hidden_states: Tensor) -> Tensor:
         """float[B, P + N, H] → float[B, N, H]."""

@@ -16,7 +16,8 @@ def begin(
     model = DualTokenizer.from_tower(config) if init is None else continue_from(init, config)
     freeze_all_but(model, trainable)
     if gradient_checkpointing:
-        model.tower.checkpoint_gradients()
+        for tower in towers_of(model):
+            tower.checkpoint_gradients()
     return model.to(device).train()
 
 
@@ -34,6 +35,10 @@ def continue_from(folder: str, config: TokenizerConfig) -> DualTokenizer:
     return model
 
 
+def towers_of(model: DualTokenizer) -> list[VisionTower]:
+    return [tower for tower in (model.tower, model.pixel_tower) if tower is not None]
+
+
 def compile_networks(
     model: DualTokenizer, objective: TokenizerLoss, adversary: Adversary | None, backend: str = "inductor"
 ) -> None:
@@ -44,7 +49,7 @@ def compile_networks(
     """
     if adversary is not None:  # its weight takes gradients that keep the graph: buffers must survive a backward pass
         torch._functorch.config.donated_buffer = False
-    for tower in (model.tower, objective.reference_tower):
+    for tower in (*towers_of(model), objective.reference_tower):
         tower.run = torch.compile(tower.run, backend=backend)  # type: ignore[method-assign]
     discriminator = adversary.discriminator if adversary is not None else None
     for network in (model.decoder.stem, model.decoder.levels, objective.perceptual, discriminator):

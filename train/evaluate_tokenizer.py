@@ -60,6 +60,7 @@ class EvaluateTokenizerConfig:
     flickr8k: Flickr8kConfig = field(default_factory=Flickr8kConfig)
     fid: FidConfig = field(default_factory=FidConfig)
     lpips: bool = False
+    tower_distance: bool = False  # a perceptual distance by the tower (eval/judge.py), where no VGG16 is at hand
     lpips_weights: str | None = None  # torchvision's VGG16; null: its cache, which a download fills
     batch_size: int = 64
     part_size: int = 1000  # pictures of a part: what a kill may cost each process
@@ -91,7 +92,7 @@ def evaluate(config: EvaluateTokenizerConfig, world: World) -> None:
     if world.is_main:
         result = summarise(parts, instruments, described, captioned, transform, config)
         save_sheets(run, parts, instruments, transform, config.images)
-        save_per_image(run.folder / "per_image.jsonl", parts, config.lpips)
+        save_per_image(run.folder / "per_image.jsonl", parts, distances_of(config))
         run.finish(result)
         print_result(result, run.folder)
 
@@ -100,7 +101,11 @@ def open_instruments(config: EvaluateTokenizerConfig, device: torch.device) -> I
     tokenizer, judge = DualTokenizer.from_pretrained(config.tokenizer), Judge(config.tower, device)
     lpips = load_lpips(config.lpips_weights).to(device) if config.lpips else None
     fid = FidFeatures(config.fid.weights, config.fid.protocols).to(device) if config.fid.weights else None
-    return Instruments(tokenizer.to(device), judge, lpips, fid)
+    return Instruments(tokenizer.to(device), judge, lpips, fid, config.tower_distance)
+
+
+def distances_of(config: EvaluateTokenizerConfig) -> list[str]:
+    return [name for name in ("lpips", "tower_distance") if getattr(config, name)]
 
 
 def describe_classes(config: EvaluateTokenizerConfig) -> ClassTexts:
@@ -117,7 +122,7 @@ def describe_classes(config: EvaluateTokenizerConfig) -> ClassTexts:
 
 def made_from(config: EvaluateTokenizerConfig, transform: ImageTransform) -> str:
     """The fingerprint of everything that decides the measurements of a part."""
-    names = ("images", "fid", "lpips", "lpips_weights", "batch_size", "part_size", "precision")
+    names = ("images", "fid", "lpips", "lpips_weights", "tower_distance", "batch_size", "part_size", "precision")
     choices = {name: value for name, value in asdict(config).items() if name in names}
     paths = [config.tokenizer, config.tower, *expand_shards(config.images), config.fid.weights or ""]
     return fingerprint({**choices, "transform": transform.describe()}, paths)
@@ -171,10 +176,12 @@ def summarise(
     }
     if config.lpips:
         protocol["lpips"] = "VGG16, version 0.1, at 8 bits"
+    if config.tower_distance:
+        protocol["tower_distance"] = f"of normalised patch features, all layers of {config.tower}; no LPIPS"
     if protocols:
         protocol["rfid"] = f"Inception 2015-12-05, {num_measured} images; published figures are over 50,000"
     sections: dict[str, Any] = {
-        "reconstruction": {**figures.reconstruction(parts, config.lpips), "skipped": skipped},
+        "reconstruction": {**figures.reconstruction(parts, distances_of(config)), "skipped": skipped},
         "rfid": figures.rfid(parts, protocols),
         **figures.codebook_use(parts),
         "zero_shot": figures.zero_shot(parts, judge, described, str(config.label)) if described else {},
@@ -202,9 +209,9 @@ def save_sheets(run: Run, parts: Parts, instruments: Instruments, transform: Ima
         run.save_image(name, reconstruction_sheet(instruments.tokenizer, batch, columns, scale, captions))
 
 
-def save_per_image(path: Path, parts: Parts, has_lpips: bool) -> None:
+def save_per_image(path: Path, parts: Parts, distances: list[str]) -> None:
     """One line a picture: its key and its figures; PSNR is null where the picture is reproduced exactly."""
-    names = ["psnr", "ssim", *(["lpips"] if has_lpips else [])]
+    names = ["psnr", "ssim", *distances]
     columns = [parts.joined(name).tolist() for name in names]
     lines = []
     for sample, *values in zip(parts.samples(), *columns, strict=True):

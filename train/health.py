@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenizer import DualCodes, DualTokenizer
+from tokenizer import DualTokenizer
 from train.distributed import World
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,13 @@ class CodebookHealth:
         self.low_steps = dict.fromkeys(self.quantizers, 0)
         self._counts: dict[str, Tensor] = {}
 
-    def add(self, codes: DualCodes) -> None:
-        """Codes int64[B, N, D] of each branch, of one micro-batch of this rank."""
-        for name, quantizer in self.quantizers.items():
-            counts = torch.bincount(getattr(codes, name).flatten(), minlength=quantizer.config.codebook_size)
-            self._counts[name] = self._counts[name] + counts if name in self._counts else counts
+    def add(self, codes: dict[str, Tensor | None]) -> None:
+        """Codes int64[B, N, D] of each branch that was run, of one micro-batch of this rank."""
+        for name, of_branch in codes.items():
+            if of_branch is not None:
+                size = self.quantizers[name].config.codebook_size
+                counts = torch.bincount(of_branch.flatten(), minlength=size)
+                self._counts[name] = self._counts[name] + counts if name in self._counts else counts
 
     def metrics(self) -> dict[str, Tensor]:
         """Of everything added on all ranks since the last call, for each codebook: the share of its entries in use, the

@@ -27,6 +27,7 @@ STAGE_CONFIGS = {
     "pretokenize": ("train.pretokenize", "PretokenizeConfig"),
     "train": ("train.train_mllm", "TrainMllmConfig"),
     "eval-generation": ("train.evaluate_generation", "EvaluateGenerationConfig"),
+    "ablate-tokenizer": ("train.ablate_tokenizer", "AblateTokenizerConfig"),
     "run": ("train.pipeline", "PipelineConfig"),
 }
 

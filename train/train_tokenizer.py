@@ -60,6 +60,10 @@ class TrainTokenizerConfig:
             raise ValueError(f"accumulation={self.accumulation} must be at least 1")
         if self.adversarial.weight > 0 and "decoder" not in self.trainable:
             raise ValueError("adversarial.weight > 0 trains the decoder: add decoder to trainable, or set it to 0")
+        if self.adversarial.weight > 0 and "pixel" not in self.loss.branches:
+            raise ValueError("adversarial.weight > 0 needs loss.reconstruction or loss.perceptual, or set it to 0")
+        if not self.loss.branches:
+            raise ValueError("loss.reconstruction, perceptual, semantic and pooled are all 0: nothing would be learnt")
 
 
 def main(config: TrainTokenizerConfig) -> None:
@@ -129,9 +133,9 @@ class Trainer:
         """Adds the gradients of one micro-batch float[B, 3, h, w], as its share of the step; returns detached parts."""
         config, device_type = self.config, pixel_values.device.type
         with autocast(config.precision, device_type):
-            output = self.model(pixel_values)
+            output = self.model(pixel_values, config.loss.branches)
             loss, parts = self.objective(output, pixel_values)
-            score = adversary.score(output.reconstruction) if adversary is not None else None
+            score = adversary.score(output.reconstruction) if adversary else None
         if adversary is not None and score is not None:
             reconstruction_loss = self.objective.reconstruction_loss(parts)
             last_layer = self.model.decoder.get_parameter(LAST_LAYER)
@@ -143,7 +147,7 @@ class Trainer:
                 judged, balance = adversary.judge(pixel_values, output.reconstruction)
             (judged / config.accumulation).backward()
             parts = {**parts, **balance}
-        self.health.add(output.codes)
+        self.health.add({"pixel": output.pixel_codes, "semantic": output.semantic_codes})
         return {"loss": loss.detach(), **{name: value.detach() for name, value in parts.items()}}
 
 

@@ -40,7 +40,7 @@ def test_shapes_and_that_encode_agrees_with_forward(tokenizer, pixel_values):
     assert output.reconstruction.shape == pixel_values.shape
     assert output.semantic_features.shape == (2, 16, 16)
     assert codes.pixel.shape == codes.semantic.shape == (2, 16, 3)
-    assert torch.equal(codes.pixel, output.codes.pixel) and torch.equal(codes.semantic, output.codes.semantic)
+    assert torch.equal(codes.pixel, output.pixel_codes) and torch.equal(codes.semantic, output.semantic_codes)
     torch.testing.assert_close(tokenizer.decode(codes.pixel), output.reconstruction.clamp(-1, 1))
     torch.testing.assert_close(tokenizer.pooled_features(codes.semantic), output.pooled)
     embedded = tokenizer.embed(codes)

@@ -66,7 +66,7 @@ def test_the_shortcut_is_added_to_what_the_pixel_quantizer_sees_and_to_nothing_e
     hidden = tokenizer.tower.model(pixel_values, output_hidden_states=True).hidden_states
     torch.testing.assert_close(seen[0], tokenizer.pixel_in(hidden[2]) + 0.25 * tokenizer.pixel_shortcut(hidden[1]))
     torch.testing.assert_close(seen[1], tokenizer.semantic_in(hidden[3]))
-    assert torch.equal(tokenizer.encode(pixel_values).pixel, output.codes.pixel)
+    assert torch.equal(tokenizer.encode(pixel_values).pixel, output.pixel_codes)
 
 
 def test_identity_follows_the_shortcut():

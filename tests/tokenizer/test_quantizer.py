@@ -168,3 +168,27 @@ def test_autocast_and_fast_matmuls_change_no_code():
         assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("update", ["per_forward", "per_depth"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_vectors_that_are_not_finite_leave_the_codebooks_as_they_are(update, value):
+    model = warm(quantizer(ema_update=update)).train()
+    before, z = copy.deepcopy(model.state_dict()), features()
+    z[1, 2, 3] = value
+    model(z)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    model(features())
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    assert not torch.equal(model.codebook(0).embedding, before["codebooks.0.embedding"])
+
+
+def test_a_vector_that_is_not_finite_on_another_rank_counts_here(monkeypatch):
+    def other_rank(counts, sums, replacements):
+        sums[0] = float("nan")
+
+    model = warm(quantizer()).train()
+    before = model.codebook(0).embedding.clone()
+    monkeypatch.setattr("tokenizer.codebook.synchronise_statistics", other_rank)
+    model(features())
+    assert torch.equal(model.codebook(0).embedding, before)

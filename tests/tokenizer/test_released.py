@@ -87,7 +87,7 @@ def test_imported_codes_are_identical_and_pictures_equal(folder, shared, capsys)
     codes = tokenizer.encode(PIXEL_VALUES)
     for name in ("pixel", "semantic"):
         assert torch.equal(getattr(codes, name), expected[name])
-        assert torch.equal(getattr(output.codes, name), expected[name])
+        assert torch.equal(getattr(output, f"{name}_codes"), expected[name])
         assert all(len(expected[name][..., depth].unique()) >= 6 for depth in range(3))  # codes that say something
     torch.testing.assert_close(output.reconstruction, expected["reconstruction"], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(output.semantic_features, expected["semantic_features"], rtol=1e-4, atol=1e-4)

@@ -20,8 +20,8 @@ def health_of(**changes) -> tuple[CodebookHealth, DualTokenizer]:
     return CodebookHealth(HealthConfig(**changes), model, World()), model
 
 
-def codes(pixel: list[int], semantic: list[int]) -> DualCodes:
-    return DualCodes(*(torch.tensor(c).view(1, -1, 1) for c in (pixel, semantic)))
+def codes(pixel: list[int], semantic: list[int]) -> dict[str, torch.Tensor]:
+    return DualCodes(*(torch.tensor(c).view(1, -1, 1) for c in (pixel, semantic)))._asdict()
 
 
 def test_usage_and_perplexity_are_of_all_micro_batches():

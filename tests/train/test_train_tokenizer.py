@@ -403,7 +403,7 @@ def test_autocast_leaves_the_quantizers_in_fp32(world):
         output = model(images)
     assert projected[0].dtype == torch.bfloat16 and output.pixel_commitment.dtype == torch.float32
     distances = (projected[0].flatten(0, 1).float()[:, None].double() - before.double()).square().sum(-1)
-    assert torch.equal(output.codes.pixel.flatten(0, 1)[:, 0], distances.argmin(1))
+    assert torch.equal(output.pixel_codes.flatten(0, 1)[:, 0], distances.argmin(1))
     assert all(buffer.dtype == torch.float32 for buffer in (book.embedding, book.cluster_size, book.vector_sum))
 
 

@@ -1,0 +1,33 @@
+"""Interleaved timing: A B A B …, so that whatever else the machine does falls on all alike; medians."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def medians(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each contender over `repeats` rounds, after one round that warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(repeats + 1):
+        for name, contender in contenders.items():
+            _wait()
+            started = time.perf_counter()
+            contender()
+            _wait()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def machine() -> str:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU thread(s)"
+    return f"{device}, {platform.machine()}, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
