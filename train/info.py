@@ -27,6 +27,7 @@ STAGE_CONFIGS = {
     "pretokenize": ("train.pretokenize", "PretokenizeConfig"),
     "train": ("train.train_mllm", "TrainMllmConfig"),
     "eval-generation": ("train.evaluate_generation", "EvaluateGenerationConfig"),
+    "evaluate": ("train.evaluate", "EvaluateConfig"),
     "run": ("train.pipeline", "PipelineConfig"),
 }
 
