@@ -48,7 +48,8 @@ class Responder:
         with tqdm(total=len(questions), desc="answering", unit="question", disable=self.quiet or None) as progress:
             for start in range(0, len(order), self.batch_size):
                 places = order[start : start + self.batch_size]
-                yield from zip(places, self._answer([questions[place] for place in places], max_new_tokens), strict=True)
+                texts = self._answer([questions[place] for place in places], max_new_tokens)
+                yield from zip(places, texts, strict=True)
                 progress.update(len(places))
 
     @torch.inference_mode()
