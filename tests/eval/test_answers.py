@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from eval.answers import Answers
 from eval.runner import open_benchmarks, run_benchmarks
 from tests.eval.test_benchmark_data import write_split
@@ -50,10 +52,8 @@ def test_a_stopped_run_goes_on_with_what_is_missing(tmp_path):
 
     benchmarks = open_benchmarks(tmp_path, "val")
     out = tmp_path / "out"
-    try:
+    with pytest.raises(KeyboardInterrupt):
         run_benchmarks(benchmarks, stops, out, made_from={"model": "a"})
-    except KeyboardInterrupt:
-        pass
     result = run_benchmarks(benchmarks, goes_on, out, made_from={"model": "a"})
     assert len(asked) == 4 - 2 + 2  # SEED-Bench without the two answers that were there, and MM-Vet
     assert result["tasks"]["seed"]["model"]["accuracy"] == result["tasks"]["seed"]["ceiling"]["accuracy"] == 1
