@@ -118,7 +118,7 @@ COMMANDS = {
         commands.add_evaluate,
         commands.run_evaluate,
         reads="a unified model, benchmarks in their official formats",
-        writes="OUT: submissions, scores.json with chance and ceiling, manifest.json, examples; it continues from there",
+        writes="OUT: submissions, scores.json with chance and ceiling, manifest.json, examples; continues there",
         example="dualtoken evaluate --benchmarks runs/demo/benchmarks --split unseen_style --out runs/scores\n"
         "         official files on eight GPUs: dualtoken evaluate configs/full/evaluate.yaml --nproc 8",
     ),
