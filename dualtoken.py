@@ -134,8 +134,9 @@ COMMANDS = {
         commands.add_evaluate,
         commands.run_evaluate,
         reads="a unified model, benchmarks in their official formats",
-        writes="OUT: submissions, scores.json with chance and ceiling, examples right and wrong",
-        example="dualtoken evaluate --benchmarks runs/demo/benchmarks --split unseen_style --out runs/scores",
+        writes="OUT: submissions, scores.json with chance and ceiling, manifest.json, examples; continues there",
+        example="dualtoken evaluate --benchmarks runs/demo/benchmarks --split unseen_style --out runs/scores\n"
+        "         official files on eight GPUs: dualtoken evaluate configs/full/evaluate.yaml --nproc 8",
     ),
     "score": Command(
         "Score official submission files alone, without a model.",

@@ -7,6 +7,7 @@
     OUT/{split}/mme/TASK/questions_answers_YN/*.txt, images/
     OUT/{split}/pope/coco_pope_{random,popular,adversarial}.json
     OUT/{split}/mmbench/mmbench.tsv
+    OUT/{split}/seed/SEED-Bench.json, mmvet/mm-vet.json
     OUT/train/llava.json                                     conversations about all training pictures
     OUT/manifest.json                                        what was written, in numbers
 
@@ -33,6 +34,7 @@ from data.emoji_formats import (
     write_pope,
     write_vqav2,
 )
+from data.emoji_more_formats import write_mmvet, write_seed
 from data.emoji_questions import Choice, Question, QuestionMaker
 from data.emoji_splits import SPLITS
 from data.shards import RawSample, iterate_shards
@@ -53,7 +55,7 @@ class SplitQuestions:
         return random.Random(f"{self.seed} {purpose} {key}")
 
     def write(self, folder: Path) -> dict[str, Any]:
-        """Writes the four benchmarks and returns their counts."""
+        """Writes the six benchmarks and returns their counts."""
         pictures = [_picture(sample) for sample in self.samples]
         write_pictures(folder, self.split, pictures)
         answer_types = write_vqav2(
@@ -66,7 +68,12 @@ class SplitQuestions:
         write_mmbench(
             folder, self.split, [(picture, self._choice(sample)) for picture, sample in self._paired(pictures)]
         )
+        more = {
+            "seed": write_seed(folder, self.split, [(p, self._choice(s, "seed")) for p, s in self._paired(pictures)]),
+            "mmvet": write_mmvet(folder, self.split, [(p, self._spoken(s)) for p, s in self._paired(pictures)]),
+        }
         return {
+            **more,
             "pictures": len(pictures),
             "vqav2": answer_types,
             "mme_pictures": mme,
@@ -106,9 +113,14 @@ class SplitQuestions:
             (picture, self.maker.no("subject", sample.metadata, rng, negatives)),
         ]
 
-    def _choice(self, sample: RawSample) -> Choice:
+    def _spoken(self, sample: RawSample) -> Question:
+        """An open question of any kind."""
+        kinds = self.maker.kinds(sample.metadata)
+        return self.maker.open(self._rng("mmvet", sample.key).choice(kinds), sample.metadata)
+
+    def _choice(self, sample: RawSample, purpose: str = "mmbench") -> Choice:
         """One in two asks for the subject, the others for something else."""
-        rng = self._rng("mmbench", sample.key)
+        rng = self._rng(purpose, sample.key)
         kinds = self.maker.kinds(sample.metadata)
         return self.maker.choice(rng.choice(["subject", rng.choice(kinds[1:])]), sample.metadata, rng)
 

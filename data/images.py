@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.decode import MAX_PIXELS, load_image
 
-__all__ = ["MAX_PIXELS", "CROPS", "ImageTransform", "load_image", "to_pil"]
+__all__ = ["CROPS", "MAX_PIXELS", "ImageTransform", "load_image", "to_pil"]
 
 CROPS = ("center", "squash", "pad")
 

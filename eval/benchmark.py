@@ -5,7 +5,7 @@ the question with a suffix that asks for a short answer or for an option's lette
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -29,23 +29,37 @@ class Question:
     record: Any  # the official record
 
 
-Respond = Callable[[Sequence[Question], int], list[str]]
-"""(questions, max_new_tokens) → one answer each: all that the runner needs of a model."""
+Respond = Callable[[Sequence[Question], int], Iterable[tuple[int, str]]]
+"""(questions, max_new_tokens) → (place, answer) of each question, in any order, as they are made: all that the runner
+needs of a model.
+"""
 
 
 class Benchmark(ABC):
-    """One split of one benchmark: `folder` is the split's, with `images/` and a folder of the benchmark's name."""
+    """One split of one benchmark: `folder` holds the official files, `images` the pictures.
+
+    Without `images` these are in the folder itself, or beside it, under one of the names `image_folders`.
+    """
 
     name: ClassVar[str]
     headlines: ClassVar[tuple[str, ...]]  # names in the scorer's result, the most important first
     max_new_tokens: ClassVar[int] = 128
+    image_folders: ClassVar[tuple[str, ...]] = ("images",)
+    grader: ClassVar[str] = ""  # who gives the marks, where no scorer of ours can: there is never a number then
 
-    def __init__(self, folder: str | Path, split: str):
-        self.root = Path(folder)
-        self.folder = self.root / self.name
+    def __init__(self, folder: str | Path, split: str, images: str | Path | None = None):
+        self.folder = Path(folder)
         self.split = split
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder} is not a folder: the split {split!r} has no {self.name} here")
+        if images is not None and not Path(images).is_dir():
+            raise FileNotFoundError(f"{images} is not a folder: {self.name} has no pictures there")
+        beside = [place / name for place in (self.folder.parent, self.folder) for name in self.image_folders]
+        self.images = [Path(images)] if images is not None else beside
+
+    @abstractmethod
+    def question_files(self) -> list[Path]:
+        """The official files that decide the questions, their order and their answers."""
 
     @abstractmethod
     def questions(self) -> list[Question]:
@@ -54,6 +68,10 @@ class Benchmark(ABC):
     @abstractmethod
     def write(self, questions: Sequence[Question], predictions: Sequence[str], out: Path) -> None:
         """Writes the official submission files into the folder `out`, which exists."""
+
+    def write_upload(self, questions: Sequence[Question], predictions: Sequence[str], out: Path) -> None:
+        """Writes beside them what a server takes instead, where that is not what our scorer reads."""
+        return None
 
     @abstractmethod
     def score(self, questions: Sequence[Question], out: Path) -> dict[str, Any]:
@@ -74,8 +92,8 @@ class Benchmark(ABC):
                 raise ValueError(f"{path} has an entry without a valid {key!r} ({str(row)[:80]}): it is another format")
 
     def find_image(self, name: str, *folders: Path) -> Path:
-        """The picture called `name` in one of the folders or the split's `images/`, with whatever image suffix."""
-        places = (*folders, self.root / "images")
+        """The picture called `name` in one of the folders or among the benchmark's, with whatever image suffix."""
+        places = (*folders, *self.images)
         stem = Path(name).stem
         for folder in places:
             for candidate in (name, *(stem + suffix for suffix in _IMAGE_SUFFIXES)):

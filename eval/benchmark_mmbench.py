@@ -3,6 +3,7 @@
 import base64
 import binascii
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from eval.files import read_table
 from eval.options import extract_option
 
 _LONGEST_REFERENCE = 64  # a shorter `image` cell is no picture but the index of the row that holds it
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 class MMBench(Benchmark):
@@ -22,16 +24,14 @@ class MMBench(Benchmark):
     max_new_tokens = 1024
 
     def questions(self) -> list[Question]:
-        paths = sorted(self.folder.glob("*.tsv"))
-        if len(paths) != 1:
-            raise ValueError(f"{self.folder} holds {len(paths)} .tsv files: exactly one is expected")
-        records = read_table(paths[0])
-        rows = mmbench.parse_rows(records, paths[0])
+        path = self._path()
+        records = read_table(path)
+        rows = mmbench.parse_rows(records, path)
         images = {row.index: record.get("image", "") for row, record in zip(rows, records, strict=True)}
         return [
             Question(
                 prompt=prompt(row),
-                image=_image(images, row, paths[0]),
+                image=_image(images, row, path),
                 text=prompt(row).removesuffix(OPTION_LETTER),
                 reference=row.answer,
                 group=row.base,
@@ -41,15 +41,35 @@ class MMBench(Benchmark):
             for row, record in zip(rows, records, strict=True)
         ]
 
+    def question_files(self) -> list[Path]:
+        return [self._path()]
+
+    def _path(self) -> Path:
+        paths = sorted(self.folder.glob("*.tsv"))
+        if len(paths) != 1:
+            raise ValueError(f"{self.folder} holds {len(paths)} .tsv files: exactly one is expected")
+        return paths[0]
+
     def write(self, questions: Sequence[Question], predictions: Sequence[str], out: Path) -> None:
-        cells = [
-            {**question.record["cells"], "prediction": prediction}
-            for question, prediction in zip(questions, predictions, strict=True)
-        ]
+        cells = _with_predictions(questions, predictions)
         with open(out / "mmbench.tsv", "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(cells[0]), delimiter="\t")
             writer.writeheader()
             writer.writerows(cells)
+
+    def write_upload(self, questions: Sequence[Question], predictions: Sequence[str], out: Path) -> None:
+        """The workbook that the official server takes, where openpyxl is installed (the extra `eval`)."""
+        try:
+            import openpyxl
+        except ImportError:
+            return
+        book = openpyxl.Workbook(write_only=True)
+        sheet = book.create_sheet("Sheet1")
+        cells = _with_predictions(questions, predictions)
+        sheet.append(list(cells[0]))
+        for row in cells:
+            sheet.append([_CONTROL.sub(" ", cell) for cell in row.values()])  # which a workbook cannot hold
+        book.save(out / "mmbench.xlsx")
 
     def score(self, questions: Sequence[Question], out: Path) -> dict[str, Any]:
         return mmbench.score(mmbench.load(out / "mmbench.tsv"))
@@ -66,6 +86,11 @@ class MMBench(Benchmark):
             circular[row.base] /= len(row.options)
             vanilla[row.base] = 1 / len(row.options)
         return {"circular": sum(circular.values()) / len(circular), "vanilla": sum(vanilla.values()) / len(vanilla)}
+
+
+def _with_predictions(questions: Sequence[Question], predictions: Sequence[str]) -> list[dict[str, str]]:
+    pairs = zip(questions, predictions, strict=True)
+    return [{**question.record["cells"], "prediction": prediction} for question, prediction in pairs]
 
 
 def prompt(row: mmbench.Row) -> str:

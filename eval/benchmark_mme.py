@@ -24,10 +24,17 @@ class MME(Benchmark):
             raise ValueError(f"{self.folder} holds none of the MME tasks ({', '.join(mme.TASKS)})")
         return questions
 
-    def _task(self, task: str) -> Iterator[Question]:
+    def question_files(self) -> list[Path]:
+        return [path for task in mme.TASKS for path in self._files(task)]
+
+    def _files(self, task: str) -> list[Path]:
         folder = self.folder / task
         nested = folder / "questions_answers_YN"
-        for path in sorted((nested if nested.is_dir() else folder).glob("*.txt")):
+        return sorted((nested if nested.is_dir() else folder).glob("*.txt"))
+
+    def _task(self, task: str) -> Iterator[Question]:
+        folder = self.folder / task
+        for path in self._files(task):
             lines = [line for line in read_text(path).split("\n") if line]
             pairs = [line.split("\t") for line in lines]
             if len(pairs) != 2 or any(len(pair) != 2 or pair[1].lower() not in ("yes", "no") for pair in pairs):

@@ -16,11 +16,17 @@ class POPE(Benchmark):
     headlines = ("mean_f1",)
 
     def questions(self) -> list[Question]:
-        paths = {name: self.folder / f"coco_pope_{name}.json" for name in SPLITS}
-        present = {name: path for name, path in paths.items() if path.exists()}
+        present = self._present()
         if not present:
-            raise FileNotFoundError(f"{self.folder} holds none of {', '.join(path.name for path in paths.values())}")
+            raise FileNotFoundError(f"{self.folder} holds none of {', '.join(_file_name(name) for name in SPLITS)}")
         return [self._question(row, name, path) for name, path in present.items() for row in pope.read_labels(path)]
+
+    def question_files(self) -> list[Path]:
+        return list(self._present().values())
+
+    def _present(self) -> dict[str, Path]:
+        paths = {name: self.folder / _file_name(name) for name in SPLITS}
+        return {name: path for name, path in paths.items() if path.exists()}
 
     def _question(self, row: dict[str, Any], split: str, path: Path) -> Question:
         self.require(row, path, text=str, image=str)
@@ -61,6 +67,10 @@ class POPE(Benchmark):
             labels = [question.reference == "yes" for question in questions if question.record["split"] == name]
             scores.append(sum(labels) / (len(labels) / 2 + sum(labels)))
         return {"mean_f1": sum(scores) / len(scores)}
+
+
+def _file_name(split: str) -> str:
+    return f"coco_pope_{split}.json"
 
 
 def _answers_path(out: Path, split: str) -> Path:

@@ -15,8 +15,7 @@ class VQAv2(Benchmark):
     headlines = ("overall",)
 
     def questions(self) -> list[Question]:
-        path = self.folder / f"v2_OpenEnded_mscoco_{self.split}_questions.json"
-        annotations_path = self.folder / f"v2_mscoco_{self.split}_annotations.json"
+        path, annotations_path = self._paths()
         content = read_json(path)
         rows = by_id(content.get("questions", []) if isinstance(content, dict) else [], "question_id", path)
         if not rows:
@@ -29,11 +28,20 @@ class VQAv2(Benchmark):
             require_same_ids(rows, annotations, path, annotations_path)
         return [self._question(row, annotations.get(question_id)) for question_id, row in rows.items()]
 
+    def question_files(self) -> list[Path]:
+        return [path for path in self._paths() if path.exists()]
+
+    def _paths(self) -> tuple[Path, Path]:
+        """Of the questions and of their answers."""
+        questions = self.folder / f"v2_OpenEnded_mscoco_{self.split}_questions.json"
+        return questions, self.folder / f"v2_mscoco_{self.split}_annotations.json"
+
     def _question(self, row: dict[str, Any], annotation: dict[str, Any] | None) -> Question:
         annotation = annotation or {}
         return Question(
             prompt=row["question"] + SHORT_ANSWER,
-            image=self.find_image(f"COCO_{self.split}_{row['image_id']:012d}.jpg"),
+            # The questions of test-dev2015 are about pictures of test2015.
+            image=self.find_image(f"COCO_{self.split.replace('-dev', '')}_{row['image_id']:012d}.jpg"),
             text=row["question"],
             reference=annotation.get("multiple_choice_answer", ""),
             group=row["question_id"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -178,41 +178,49 @@ def run_chat(args: Namespace) -> None:
     print(ask(args.question, args.image, args.model, args.max_new_tokens))
 
 
+EVALUATE_OPTIONS = ("model", "benchmarks", "split", "tasks", "out", "batch_size", "max_new_tokens", "limit", "blind")
+
+
 def add_evaluate(parser: ArgumentParser) -> None:
-    add_model(parser)
-    parser.add_argument("--benchmarks", required=True, metavar="DIR", help="official folders, one per split")
-    parser.add_argument("--split", required=True, help="the split, a folder of DIR, such as unseen_style")
-    parser.add_argument(
-        "--tasks", default="vqav2,mme,pope,mmbench", metavar="NAMES", help="separated by commas (%(default)s)"
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", help="where to write submissions and scores")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="questions at a time (%(default)s)")
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file; every option replaces a value of it")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces one of its values")
+    parser.add_argument("--model", metavar="DIR", help=f"folder of a unified model ({DEMO_MODEL})")
+    parser.add_argument("--benchmarks", metavar="DIR", help="official folders, one per split")
+    parser.add_argument("--split", help="the split, a folder of DIR, such as unseen_style")
+    parser.add_argument("--tasks", metavar="NAMES", help="vqav2,mme,pope,mmbench,seed,mmvet (all that are there)")
+    parser.add_argument("--out", metavar="DIR", help="where to write answers, submissions and scores")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="questions at a time (32)")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="length of an answer (the protocol's)")
     parser.add_argument("--limit", type=int, metavar="N", help="about so many questions of each benchmark (all)")
     parser.add_argument(
-        "--blind", action="store_true", help="ask a second time with a grey image, to see what guessing reaches"
+        "--blind", action="store_true", default=None, help="ask again with a grey image: what guessing reaches"
     )
+    parser.add_argument("--nproc", type=int, default=1, metavar="N", help="processes on this machine, one per GPU (1)")
 
 
 def run_evaluate(args: Namespace) -> None:
-    from eval.load import load
-    from eval.runner import evaluate, open_benchmarks
-    from eval.score import format_table
-    from train.precision import set_matmul_precision
+    from train.config import build_config, load_config, save_config
+    from train.evaluate import EvaluateConfig, main, open_all
+    from train.launch import launch
 
-    tasks = [name.strip() for name in args.tasks.split(",") if name.strip()]
-    open_benchmarks(args.benchmarks, args.split, tasks)  # a wrong folder is known before the model is read
-    unified = load(args.model)
-    set_matmul_precision()  # fast; `generate` has exact products, so that a picture depends on its seed alone
-    options = {name: getattr(args, name) for name in ("batch_size", "limit", "blind", "max_new_tokens")}
-    result = evaluate(unified, args.benchmarks, args.split, args.out, tasks, **options)
-    lines = [
-        (f"{name} {row} {task['headline']}", f"{task[row][task['headline']]:.4g}")
-        for name, task in result["tasks"].items()
-        for row in ("model", "chance", "constant", "blind", "ceiling")
-        if task["headline"] in task.get(row, {})
-    ]
-    print(format_table([*lines, ("written to", f"{args.out}/scores.json")]))
+    overrides = list(args.overrides)
+    if args.config is not None and "=" in args.config and not Path(args.config).is_file():
+        overrides.insert(0, args.config)  # without a CONFIG the first key=value stands in its place
+        args.config = None
+    given = {name: getattr(args, name) for name in EVALUATE_OPTIONS if getattr(args, name) is not None}
+    if "tasks" in given:
+        given["tasks"] = [name.strip() for name in given["tasks"].split(",") if name.strip()]
+    if args.config is None and "out" not in given:
+        raise ValueError("give a CONFIG, or --benchmarks DIR --split NAME --out DIR")
+    layers = [asdict(load_config(EvaluateConfig, args.config))] if args.config is not None else []
+    config = build_config(EvaluateConfig, [*layers, given], args.config or "evaluate", overrides)
+    open_all(config)
+    if args.nproc == 1:
+        main(config)
+    else:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        save_config(config, Path(config.out, "config.yaml"))
+        launch("train.evaluate", [f"{config.out}/config.yaml"], args.nproc)
 
 
 def add_score(parser: ArgumentParser) -> None:

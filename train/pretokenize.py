@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
+import datasets
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import datasets
 from data.code_counts import STATISTICS, as_table
 from data.code_parts import CodeParts
 from data.codes import CodeWriter

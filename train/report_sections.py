@@ -20,6 +20,8 @@ BENCHMARKS = {
     "mme": ("MME", "perception points", "{:.0f}"),
     "pope": ("POPE", "mean F1", "{:.3f}"),
     "mmbench": ("MMBench", "circular accuracy", "{:.3f}"),
+    "seed": ("SEED-Bench image", "accuracy", "{:.3f}"),
+    "mmvet": ("MM-Vet", "not graded here", "{:.1f}"),
 }
 
 

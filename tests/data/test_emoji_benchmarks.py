@@ -85,6 +85,20 @@ def test_mmbench_rotations_keep_the_right_answer(benchmarks: Path, split: str):
         assert len(rotations[0]["image"]) > 64 and {row["image"] for row in rotations[1:]} == {str(base)}
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_seed_and_mmvet_files(benchmarks: Path, split: str):
+    content = json.loads((benchmarks / split / "seed" / "SEED-Bench.json").read_text())
+    assert len(content["questions"]) == 24 and set(content["question_type"].values()) == set(range(1, 10))
+    for row in content["questions"]:
+        options = [row[f"choice_{letter}"] for letter in "abcd"]
+        assert len(set(options)) == 4 and row["answer"] in "ABCD" and row["data_type"] == "image"
+        assert (benchmarks / split / "images" / row["data_id"]).is_file()
+    records = json.loads((benchmarks / split / "mmvet" / "mm-vet.json").read_text())
+    assert list(records) == [f"v1_{number}" for number in range(24)]
+    assert all((benchmarks / split / "images" / record["imagename"]).is_file() for record in records.values())
+    assert all(record["answer"] and record["capability"] for record in records.values())
+
+
 def test_conversations_cover_all_kinds_evenly(benchmarks: Path, shipped):
     records = json.loads((benchmarks / "train" / "llava.json").read_text())
     assert {record["image"] for record in records} == {sample.key for sample in shipped["train"]}

@@ -6,13 +6,13 @@ import json
 import tarfile
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import datasets
 from data.augment import Augment, AugmentConfig
 from data.ordered_map import ordered_map
 from data.shard_names import Part, check_spec, modified, split_part

@@ -11,7 +11,7 @@ from data.vocabulary import Vocabulary
 from eval import responder
 from eval.benchmark import Question
 from eval.responder import Responder
-from eval.runner import evaluate
+from eval.runner import evaluate, open_benchmarks
 from heads.config import DepthHeadConfig
 from mllm.answer import answer
 from mllm.config import LLMConfig, UnifiedConfig, VisualSpec
@@ -71,7 +71,7 @@ def test_answers_are_those_of_one_question_at_a_time(unified, questions):
         answer(unified.model, unified.vocabulary, [question.prompt], [codes_of(unified, question.image)], 6)[0].strip()
         for question in questions
     ]
-    assert Responder(unified, batch_size=2)(questions, 6) == alone
+    assert dict(Responder(unified, batch_size=2)(questions, 6)) == dict(enumerate(alone))
 
 
 def test_a_picture_is_tokenized_once_and_batches_go_from_long_to_short(unified, questions, monkeypatch):
@@ -91,20 +91,20 @@ def test_a_picture_is_tokenized_once_and_batches_go_from_long_to_short(unified, 
     monkeypatch.setattr(responder, "answer", fake_answer)
     ask = Responder(unified, batch_size=2)
     monkeypatch.setattr(unified.tokenizer, "encode", lambda x: encoded.append(len(x)) or encode(x))
-    replies = ask(questions, 4)
-    assert replies == [f"about {question.prompt}".strip() for question in questions]
+    replies = dict(ask(questions, 4))
+    assert replies == {place: f"about {question.prompt}".strip() for place, question in enumerate(questions)}
     assert [len(batch) for batch in asked] == [2, 2, 1]
     assert asked[0] == [questions[3].prompt, questions[1].prompt]
     in_answers = len(questions)  # the check above encodes one at a time
     assert sum(encoded) - in_answers == 3  # three pictures under five names
-    ask(questions, 4)
+    list(ask(questions, 4))
     assert sum(encoded) - 2 * in_answers == 3
 
 
 def test_blind_shows_every_question_the_same_grey_picture(unified, questions, monkeypatch):
     seen = []
     monkeypatch.setattr(responder, "answer", lambda m, v, prompts, codes, n: seen.extend(codes) or [""] * len(prompts))
-    Responder(unified, batch_size=2, blind=True)(questions, 4)
+    list(Responder(unified, batch_size=2, blind=True)(questions, 4))
     grey = codes_of(unified, Image.new("RGB", (5, 5), (128, 128, 128)))
     assert all(torch.equal(part, want) for codes in seen for part, want in zip(codes, grey, strict=True))
 
@@ -115,7 +115,8 @@ def test_evaluate_runs_from_a_model_to_scores(unified, tmp_path):
     for i in range(2):
         (folder / f"{i}.txt").write_text("Is it red? Please answer yes or no.\tYes\nIs it blue?\tNo\n")
         (folder / f"{i}.png").write_bytes(picture(i))
-    result = evaluate(unified, tmp_path, "val", tmp_path / "out", ["mme"], batch_size=3, blind=True, max_new_tokens=3)
+    benchmarks = open_benchmarks(tmp_path, "val", ["mme"])
+    result = evaluate(unified, benchmarks, tmp_path / "out", batch_size=3, blind=True, max_new_tokens=3)
     assert result["tasks"]["mme"]["num_questions"] == 4
     assert result["tasks"]["mme"]["max_new_tokens"] == 3
     assert {"model", "blind", "chance", "constant", "ceiling"} < set(result["tasks"]["mme"])

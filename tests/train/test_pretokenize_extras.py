@@ -8,11 +8,11 @@ import tarfile
 from io import BytesIO
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
-import datasets
 import dualtoken
 from data.code_counts import CodeCounts
 from data.codes import CodeStore

@@ -1,0 +1,43 @@
+"""What was measured with what: versions of packages, hashes of models and of question files.
+
+A hash of several files covers their names and their contents, so that a folder may stand anywhere.
+"""
+
+import hashlib
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("dualtoken", "torch", "torchvision", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
+_BLOCK = 1 << 20
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages on which answers and pictures depend."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def hash_files(paths: Iterable[Path], root: Path) -> str:
+    """SHA-256 over the files in the order of their names relative to `root`."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        inner = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                inner.update(block)
+        digest.update(f"{path.relative_to(root).as_posix()}\0{inner.hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def hash_model(folder: str | Path) -> str:
+    """Of everything in the folder of a unified model: weights, configuration, vocabulary, tokenizer."""
+    folder = Path(folder)
+    return hash_files([path for path in folder.rglob("*") if path.is_file()], folder)
+
