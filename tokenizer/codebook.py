@@ -51,7 +51,7 @@ class Codebook(nn.Module):
         half_norms = self.embedding.square().sum(1) / 2  # argmin of ‖e‖²/2 − v·e is the same and needs no ‖v‖²
         rows = max(1, SEARCH_CHUNK // self.embedding.shape[0])
         codes = vectors.new_empty(len(vectors), dtype=torch.int64)
-        held = vectors.new_empty(min(rows, len(vectors)), len(half_norms))  # one, for new ones fragment the heap
+        held = vectors.new_empty(min(rows, len(vectors)), len(half_norms))  # one buffer: new ones fragment the heap
         with exact_matmul(vectors.device.type):
             for part, found in zip(vectors.split(rows), codes.split(rows), strict=True):
                 distances = torch.addmm(half_norms, part, self.embedding.T, alpha=-1, out=held[: len(part)])
