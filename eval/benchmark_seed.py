@@ -6,16 +6,15 @@ One official question_id is there twice: both rows are asked, and the submission
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.benchmark import OPTION_LETTER, Benchmark, Question
-from eval.files import read_json, read_json_lines
+from eval.files import read_json_lines
 from eval.options import extract_option
+from eval.seed import SCORED, Row, read_questions, score
 
-IMAGE_TYPES = range(1, 10)  # the other types of question are about videos
 LETTERS = "ABCD"
 
 
@@ -26,13 +25,7 @@ class SEED(Benchmark):
 
     def questions(self) -> list[Question]:
         [path] = self.question_files()
-        content = read_json(path)
-        if not isinstance(content, dict) or not {"questions", "question_type"} <= content.keys():
-            raise ValueError(f"{path} has no questions with their question_type: this is not a SEED-Bench.json")
-        types = {number: name for name, number in content["question_type"].items()}
-        rows = [row for row in content["questions"] if row.get("question_type_id") in IMAGE_TYPES]
-        if not rows:
-            raise ValueError(f"{path} holds no questions about images: take the SEED-Bench.json of SEED-Bench 1")
+        rows, types, _ = read_questions(str(path))
         return [self._question(row, types, place, path) for place, row in enumerate(rows)]
 
     def _question(self, row: dict[str, Any], types: dict[int, str], place: int, path: Path) -> Question:
@@ -66,17 +59,11 @@ class SEED(Benchmark):
         rows = read_json_lines(path)
         if [row["question_id"] for row in rows] != [question.record["question_id"] for question in questions]:
             raise ValueError(f"{path} does not answer the questions in their order: run the evaluation again")
-        right: dict[str, list[float]] = defaultdict(list)
-        unparsed = 0
-        for question, row in zip(questions, rows, strict=True):
-            right[question.record["type"]].append(self.correctness(question, row["prediction"]))
-            unparsed += extract_option(row["prediction"], question.record["options"]) is None
-        return {
-            "accuracy": sum(map(sum, right.values())) / len(questions),
-            "per_type": {name: sum(scores) / len(scores) for name, scores in right.items()},
-            "unparsed": unparsed,
-            "scored": "a generated letter",
-        }
+        answered = [
+            Row(str(question.record["type"]), question.record["options"], question.reference, row["prediction"])
+            for question, row in zip(questions, rows, strict=True)
+        ]
+        return {"scored": SCORED["letter"], **score(answered)}
 
     def correctness(self, question: Question, prediction: str) -> float:
         return float(extract_option(prediction, question.record["options"]) == question.reference)

@@ -17,6 +17,7 @@ import dualtoken
 from data.code_counts import CodeCounts
 from data.codes import CodeStore
 from data.conversations import conversation_turns
+from data.image_library import ImageLibrary
 from tests.train.tiny_mllm import make_world
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +76,7 @@ def test_the_examples_of_the_docs_run(place: Path, monkeypatch: pytest.MonkeyPat
     store = CodeStore.open("codes/shards")
     records = [json.loads(line) for line in Path("codes/shards/conversations.jsonl").read_text().splitlines()]
     assert [record["image"] for record in records] == ["s01", "s11"]
-    assert len(conversation_turns(records[1], store, "test")) == 2
+    assert len(conversation_turns(records[1], ImageLibrary(store), "test")) == 2
 
     statistics = json.loads(Path("codes/shards/statistics.json").read_text())
     for branch, name in enumerate(("pixel", "semantic")):
