@@ -151,8 +151,8 @@ COMMANDS = {
         commands.add_report,
         commands.run_report,
         reads="a run folder, of one stage or of a pipeline",
-        writes="RUN/report.html, self-contained, and RUN/metrics.json",
-        example="dualtoken report runs/demo",
+        writes="RUN/report.html, self-contained, and RUN/metrics.json; with --compare one page of several runs",
+        example="dualtoken report runs/demo\n         dualtoken report --compare runs/demo runs/demo-long",
     ),
     "info": Command(
         "Show what a config resolves to and how large its model is, or what an exported folder holds.",

@@ -236,13 +236,18 @@ def run_score(args: Namespace) -> None:
 
 
 def add_report(parser: ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder, of one stage or of a pipeline such as runs/demo")
+    parser.add_argument("run", metavar="RUN", nargs="?", help="a run folder, of one stage or of a pipeline")
+    parser.add_argument("--compare", nargs="+", metavar="RUN", help="several run folders side by side, on one page")
+    parser.add_argument("--out", default="runs/compare.html", help="the page of --compare (%(default)s)")
 
 
 def run_report(args: Namespace) -> None:
+    from train.compare import write_comparison
     from train.report import write_report
 
-    print(f"written to {write_report(args.run)}")
+    if (args.run is None) == (args.compare is None):
+        raise ValueError("give either one RUN, or --compare RUN RUN … for a page of several")
+    print(f"written to {write_comparison(args.compare, args.out) if args.compare else write_report(args.run)}")
 
 
 def add_info(parser: ArgumentParser) -> None:
