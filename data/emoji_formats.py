@@ -80,8 +80,8 @@ def write_vqav2(folder: Path, split: str, asked: Sequence[tuple[Picture, Sequenc
     }
     task = {"task_type": "Open-Ended"}
     folder = folder / "vqav2"
-    _write_json(folder / f"v2_OpenEnded_mscoco_{split}_questions.json", {**head, **task, "questions": questions})
-    _write_json(folder / f"v2_mscoco_{split}_annotations.json", {**head, "annotations": annotations})
+    write_json(folder / f"v2_OpenEnded_mscoco_{split}_questions.json", {**head, **task, "questions": questions})
+    write_json(folder / f"v2_mscoco_{split}_annotations.json", {**head, "annotations": annotations})
     return dict(Counter(annotation["answer_type"] for annotation in annotations))
 
 
@@ -166,6 +166,6 @@ def conversation(key: str, number: int, turns: Sequence[Question | Choice]) -> d
     return {"id": f"{key}-{number}", "image": key, "conversations": messages}
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

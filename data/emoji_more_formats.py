@@ -1,11 +1,10 @@
 """Writes questions about pictures in the official file formats of SEED-Bench (images) and MM-Vet."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.emoji_formats import LETTERS, Picture, picture_name
+from data.emoji_formats import LETTERS, Picture, picture_name, write_json
 from data.emoji_questions import Choice, Question
 
 SEED_TYPES = {  # the official names and numbers of the types about images
@@ -46,7 +45,7 @@ def write_seed(folder: Path, split: str, asked: Sequence[tuple[Picture, Choice]]
         }
         for number, (picture, choice) in enumerate(asked)
     ]
-    _write_json(folder / "seed" / "SEED-Bench.json", {"questions": rows, "question_type": SEED_TYPES})
+    write_json(folder / "seed" / "SEED-Bench.json", {"questions": rows, "question_type": SEED_TYPES})
     return len(rows)
 
 
@@ -62,10 +61,5 @@ def write_mmvet(folder: Path, split: str, asked: Sequence[tuple[Picture, Questio
         }
         for number, (picture, question) in enumerate(asked)
     }
-    _write_json(folder / "mmvet" / "mm-vet.json", records)
+    write_json(folder / "mmvet" / "mm-vet.json", records)
     return len(records)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

@@ -4,16 +4,17 @@ A step is one global batch: world_size × accumulation × rows_per_batch consecu
 depends on that product only. The micro-batch a of rank r is its slice a · world_size + r.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 from data.batch import Batch
 from data.documents import Document
 from data.mixture import Mixture
+from data.ordered_map import ordered_map
 from data.packing import collate
 from data.picture_files import PictureEncoder, PictureFiles
 from data.source_config import SourceConfig
@@ -144,19 +145,13 @@ class Loader:
 
     def _made_ahead(self) -> Iterator[Made]:
         position = self._stream(self._state)
-        with ThreadPoolExecutor(self.config.workers) as readers, ThreadPoolExecutor(1) as stream:
-            ahead: deque[Future[Made | None]] = deque()
-            try:
-                while True:
-                    while len(ahead) < self.config.prefetch:
-                        ahead.append(stream.submit(self._step, *position, readers.map))
-                    made = ahead.popleft().result()
-                    ahead.append(stream.submit(self._step, *position, readers.map))
+        with ThreadPoolExecutor(self.config.workers) as readers:
+            steps = ordered_map(lambda _: self._step(*position, readers.map), repeat(None), 1, self.config.prefetch)
+            with closing(steps):  # a reader that leaves does not wait for what it will not read
+                for made in steps:
                     if made is None:
                         return
                     yield made
-            finally:
-                stream.shutdown(cancel_futures=True)  # a reader that leaves does not wait for what it will not read
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and lists: counters, and the draws that wait to be packed."""

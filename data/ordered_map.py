@@ -5,7 +5,7 @@ not processes: Pillow decodes and scales without Python's lock, and pictures nee
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], num_workers: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Results in order, up to `ahead` of them made before they are asked for; without workers, each when asked for."""
     if not num_workers:
         yield from map(function, items)

@@ -40,4 +40,3 @@ def hash_model(folder: str | Path) -> str:
     """Of everything in the folder of a unified model: weights, configuration, vocabulary, tokenizer."""
     folder = Path(folder)
     return hash_files([path for path in folder.rglob("*") if path.is_file()], folder)
-
