@@ -126,34 +126,29 @@ class SplitQuestions:
 
 
 def training_conversations(sample: RawSample, maker: QuestionMaker, seed: int) -> list[dict[str, Any]]:
-    """Two records of four questions, which share the cost of one picture.
-
-    The name comes last, because it answers all the others. A second yes/no question about the subject would be
-    answered by the first.
-    """
+    """Two records that judge statements about the picture, and one that describes it."""
     rng = random.Random(f"{seed} llava {sample.key}")
-    details = ["style", *(kind for kind in maker.kinds(sample.metadata) if kind in SPECIFIC_KINDS)]
-    records: list[list[Question | Choice]] = []
-    for name in (maker.open("subject", sample.metadata), maker.choice("subject", sample.metadata, rng)):
-        others = [_any(kind, sample, maker, rng) for kind in ("category", rng.choice(details))]
-        records.append([*rng.sample([_yes_or_no("subject", sample, maker, rng), *others], 3), name])
-    return [conversation(sample.key, number, turns) for number, turns in enumerate(records)]
+    judging = [_statements(sample, maker, rng) for _ in range(2)]
+    kinds = maker.kinds(sample.metadata)[1:]
+    describing = [_describe(kind, sample, maker, rng) for kind in rng.sample(kinds, len(kinds))]
+    describing.append(_describe("subject", sample, maker, rng))  # last, for the name answers all the others
+    return [conversation(sample.key, number, turns) for number, turns in enumerate([*judging, describing])]
 
 
-def _yes_or_no(kind: str, sample: RawSample, maker: QuestionMaker, rng: random.Random) -> Question:
-    positive = rng.random() < 0.5
-    return maker.yes(kind, sample.metadata) if positive else maker.no(kind, sample.metadata, rng)
+def _statements(sample: RawSample, maker: QuestionMaker, rng: random.Random) -> list[Question]:
+    """Up to four pairs of a true and a false statement of the same kind, each pair side by side.
+
+    Side by side, because only the picture tells the two apart. Asked one by one, not one was learned (docs/decisions.md).
+    """
+    specific = [kind for kind in maker.kinds(sample.metadata) if kind in SPECIFIC_KINDS]
+    kinds = ["subject", "category", "style", *rng.sample(specific, min(1, len(specific)))]
+    pairs = [(maker.yes(kind, sample.metadata), maker.no(kind, sample.metadata, rng)) for kind in kinds]
+    return [question for pair in rng.sample(pairs, len(pairs)) for question in rng.sample(pair, 2)]
 
 
-def _any(kind: str, sample: RawSample, maker: QuestionMaker, rng: random.Random) -> Question | Choice:
-    """Half of the questions are yes/no, the others open or four options."""
-    match rng.choice(["yes or no", "yes or no", "open", "choice"]):
-        case "yes or no":
-            return _yes_or_no(kind, sample, maker, rng)
-        case "open":
-            return maker.open(kind, sample.metadata)
-        case _:
-            return maker.choice(kind, sample.metadata, rng)
+def _describe(kind: str, sample: RawSample, maker: QuestionMaker, rng: random.Random) -> Question | Choice:
+    """An open question, or, one time in four, one with four options."""
+    return maker.choice(kind, sample.metadata, rng) if rng.random() < 0.25 else maker.open(kind, sample.metadata)
 
 
 def build(shards: Path, out: Path, pictures_per_split: int, seed: int) -> dict[str, Any]:
