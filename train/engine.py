@@ -162,7 +162,7 @@ class Engine:
             config=deepspeed_config(config, rows_per_batch, world.size, 0.0 if self._is_plain else self._clipping),
             dist_init_required=False,
         )
-        self._masters = Masters(model, self._optimizer, ema, world.rank)
+        self._masters = Masters(model, self._optimizer, config.zero_stage, ema, world.rank)
 
     @property
     def model(self) -> nn.Module:

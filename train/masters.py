@@ -35,25 +35,23 @@ class Fragment:
 class Masters:
     """Every method is to be called on all ranks. `optimizer` is what deepspeed.initialize returns."""
 
-    def __init__(self, model: nn.Module, optimizer: Any, ema: WeightEmaConfig, rank: int):
-        self._optimizer, self._adam = optimizer, getattr(optimizer, "optimizer", optimizer)
+    def __init__(self, model: nn.Module, optimizer: Any, zero_stage: int, ema: WeightEmaConfig, rank: int):
+        self._model, self._optimizer, self._stage, self._rank = model, optimizer, zero_stage, rank
+        self._adam = getattr(optimizer, "optimizer", optimizer)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.flats: list[Tensor]
         self.fragments: list[list[Fragment]]
-        self.is_zero3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
-        self.is_whole = optimizer is self._adam  # ZeRO-0: every rank has the parameters themselves
-        if self.is_zero3:
+        if zero_stage == 3:
             self.flats = optimizer.fp32_partitioned_groups_flat
             self.fragments = [_cut_by_zero3(group, names, rank) for group in optimizer.fp16_groups]
-        elif self.is_whole:
-            self.flats = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            self.fragments = [[Fragment(names[id(flat)], 0, 0, flat.numel())] for flat in self.flats]
-        else:  # ZeRO-1 and 2, and ZeRO-0 in bf16
-            groups = optimizer.bf16_groups if hasattr(optimizer, "bf16_groups") else optimizer.bit16_groups
-            self.flats = [group["params"][0] for group in self._adam.param_groups]
-            self.fragments = [_cut_by_zero1(group, names) for group in groups]
+        else:
+            self.flats = [flat for group in self._adam.param_groups for flat in group["params"]]
+            if zero_stage == 0:  # whole on every rank: the parameters themselves, or their fp32 copies
+                self._weights = [p for group in getattr(optimizer, "fp16_groups", [self.flats]) for p in group]
+                self.fragments = [[Fragment(names[id(weight)], 0, 0, weight.numel())] for weight in self._weights]
+            else:
+                self.fragments = [_cut_by_zero1(group, names) for group in optimizer.bit16_groups]
         self.average = WeightEma({str(i): flat for i, flat in enumerate(self.flats)}, ema)
-        self._model, self._rank = model, rank
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._shapes = {name: list(getattr(p, "ds_shape", p.shape)) for name, p in trained.items()}
 
@@ -72,7 +70,7 @@ class Masters:
                 self.average.exchange()
 
     def state_dict(self) -> dict[str, Any]:
-        num = 0 if self.is_whole and self._rank else len(self.flats)  # what all ranks have is saved once
+        num = 0 if self._stage == 0 and self._rank else len(self.flats)  # what all ranks have is saved once
         fragments = [[astuple(fragment) for fragment in pieces] for pieces in self.fragments[:num]]
         tensors = {key: [t.detach() for t in tensors[:num]] for key, tensors in self._tensors().items()}
         steps = [int(self._adam_state(flat)["step"]) for flat in self.flats[:num]]
@@ -101,9 +99,9 @@ class Masters:
     def sum_of_the_untrained(self) -> Tensor:
         """The sum of the bytes of frozen weights and buffers, int64[]: each rank's partitions, what is whole once."""
         frozen = [parameter for parameter in self._model.parameters() if not parameter.requires_grad]
-        parts = [_own_share(parameter, self._rank) for parameter in frozen if self.is_zero3]
+        parts = [_own_share(parameter, self._rank) for parameter in frozen if self._stage == 3]
         if self._rank == 0:
-            parts += [*self._model.buffers(), *(frozen if not self.is_zero3 else ())]
+            parts += [*self._model.buffers(), *(frozen if self._stage < 3 else ())]
         total = torch.zeros((), dtype=torch.int64)
         for part in parts:
             total += part.detach().flatten().view(torch.uint8).sum(dtype=torch.int64).cpu()
@@ -139,15 +137,18 @@ class Masters:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Inside, `flats` may be written; the weights that the model computes with follow, on all ranks."""
-        if self.is_zero3:
+        if self._stage == 3:
             self._optimizer.checkpoint_event_prologue()
         yield
-        if self.is_zero3:
+        if self._stage == 3:
             for i in range(len(self.flats)):
                 self._optimizer._reassign_or_swap_out_partitioned_parameters(i)
             self._optimizer.checkpoint_event_epilogue()
-        elif not self.is_whole:
+        elif self._stage > 0:
             self._optimizer.update_lp_params()
+        else:
+            for weight, flat in zip(self._weights, self.flats, strict=True):
+                weight.data.copy_(flat.data)
 
     def _refuse_other_shapes(self, folder: Path, saved: dict[str, list[int]]) -> None:
         own = self._shapes
@@ -164,7 +165,7 @@ def _cut_by_zero3(group: list[nn.Parameter], names: dict[int, str], rank: int) -
     """Every parameter is divided among all ranks; the last share is padded."""
     fragments, start = [], 0
     for parameter in group:
-        size: int = parameter.partition_numel()  # type: ignore[operator]
+        size: int = parameter.partition_numel()  # type: ignore[attr-defined]
         fragments.append(Fragment(names[id(parameter)], rank * size, start, len(_own_share(parameter, rank))))
         start += size
     return fragments

@@ -5,7 +5,7 @@ Long because starting ranks takes many seconds: one start of two and one of one 
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from data.packing import collate
 from data.sources import SourceConfig, open_sources
 from data.vocabulary import Vocabulary
 from heads.sampling import SamplingConfig
+from mllm.config import UnifiedConfig
 from mllm.generate import generate_images
 from mllm.loss import loss
 from mllm.pretrained import Unified
@@ -53,6 +54,7 @@ ENGINES = {
     "zero 2, offloaded": EngineConfig(zero_stage=2, accumulation=2, offload_optimizer=True),
 }
 HALF = {f"{name}, bf16": replace(ENGINES[name], precision="bf16") for name in ("zero 3", "zero 1", "zero 0")}
+WITH_MASTERS = ("zero 3, bf16", "zero 1, bf16")
 RESUMABLE = ENGINES | HALF
 SKIPPING = ("zero 3", "zero 1", "zero 0")
 # What two ranks saved, and what one rank goes on with; the stage may change as well.
@@ -143,8 +145,8 @@ def two_ranks(folder: Path) -> None:
     for name in ("zero 3", "zero 0"):
         seen[f"{name} autocast"] = autocast(folder, replace(ENGINES[name], precision="autocast"), world)
     seen["checkpointed autocast"] = autocast(folder, replace(ENGINES["zero 3"], precision="autocast"), world, True)
-    for name, engine in HALF.items():
-        seen[name] = half_precision(folder, engine, world)
+    for name in WITH_MASTERS:
+        seen[name] = half_precision(folder, HALF[name], world)
     if world.is_main:
         torch.save(seen, folder / "seen.pt")
 
@@ -203,8 +205,9 @@ def one_rank(folder: Path) -> None:
         noise = torch.rand(3)
         setting.step()
         seen[saved] = {**begun, "noise": noise, "next": setting.engine.state_dict(), "next average": setting.averages()}
+    heads_alone = Setting(folder, replace(ENGINES["zero 1"], accumulation=4), world, trainable=["heads"])
     try:
-        Setting(folder, replace(ENGINES["zero 1"], accumulation=4), world, trainable=["heads"]).resume(folder / "zero 1")
+        heads_alone.resume(folder / "zero 1")
     except ValueError as error:
         seen["mistake"] = str(error)
     torch.save(seen, folder / "seen-by-one.pt")
@@ -263,22 +266,57 @@ def gather(folder: Path, world: World) -> dict:
     return {"plain": plain.engine.state_dict(), "drawing": drawing.engine.state_dict(), "codes": codes.pixel}
 
 
+@contextmanager
+def counting_whole() -> Iterator[list[int]]:
+    """How many weights were whole on this rank at once, whenever one was made or gathered inside."""
+    from deepspeed.runtime.zero.partition_parameters import GatheredParameters, Init, ZeroParamStatus
+
+    made: list[nn.Parameter] = []
+    counts: list[int] = []
+
+    def count() -> None:
+        counts.append(sum(p.ds_numel for p in made if p.ds_status == ZeroParamStatus.AVAILABLE))
+
+    convert, enter = Init._convert_to_deepspeed_param, GatheredParameters.__enter__
+
+    def convert_and_count(self: Any, parameter: nn.Parameter) -> None:
+        convert(self, parameter)
+        made.append(parameter)
+        count()
+
+    def enter_and_count(self: Any) -> None:
+        enter(self)
+        count()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Init, "_convert_to_deepspeed_param", convert_and_count)
+        patch.setattr(GatheredParameters, "__enter__", enter_and_count)
+        yield counts
+
+
 def load_partitioned(folder: Path, world: World) -> dict:
     heads = tiny_document(folder)["model"]["heads"]
+    with counting_whole() as counts:
+        config = tiny_config(folder, model={"llm": {"path": str(folder / "llm")}, "heads": heads}).model
+        vocabulary = Vocabulary.from_pretrained(folder / "vocabulary")
+        begin(config, str(folder / "tokenizer"), vocabulary, 0, ENGINES["zero 3"], world)
     setting = Setting(folder, ENGINES["zero 3"], world, model={"llm": {"path": str(folder / "llm")}, "heads": heads})
     weights = setting.engine.state_dict()
-    return {"weights": weights, "partitioned": setting.partitioned_at_birth, "norm": setting.step()}
+    seen = {"weights": weights, "partitioned": setting.partitioned_at_birth, "norm": setting.step()}
+    return {**seen, "whole": max(counts)}
 
 
 def continue_partitioned(folder: Path, world: World) -> dict:
     """An exported model of an earlier stage, read into partitions."""
+    with counting_whole() as counts:
+        continue_from(str(folder / "export"), UnifiedConfig(), ENGINES["zero 3"], world)
     setting = Setting(folder, ENGINES["zero 3"], world, init=str(folder / "export"), tokenizer=None, model={})
     weights = setting.engine.state_dict()
     step = next(setting.steps)
     setting.backward(step.micro_batches, step.num_targets)
     grads = gradients(setting.engine.model)
     setting.engine.step()
-    return {"weights": weights, "partitioned": setting.partitioned_at_birth, "gradients": grads}
+    return {"weights": weights, "partitioned": setting.partitioned_at_birth, "gradients": grads, "whole": max(counts)}
 
 
 def autocast(folder: Path, config: EngineConfig, world: World, checkpointing: bool = False) -> dict:
@@ -516,7 +554,14 @@ def test_an_exported_model_loads_straight_into_partitions(seen, folder, one_proc
     assert_same_gradients(seen["continued"]["gradients"], one_process["gradients"])
 
 
-@pytest.mark.parametrize("name", HALF)
+@pytest.mark.parametrize("name", ["partitioned", "continued"])
+def test_while_it_loads_no_more_than_one_module_is_whole_on_a_rank(name, seen):
+    weights = [weight for key, weight in seen[name]["weights"].items() if key.startswith("llm.")]
+    assert len(weights) > 20
+    assert seen[name]["whole"] <= max(weight.numel() for weight in weights)
+
+
+@pytest.mark.parametrize("name", WITH_MASTERS)
 def test_bf16_casts_the_weights_and_keeps_masters_and_codebooks(name, seen):
     half = seen[name]
     assert half["codebooks"] == torch.float32 and half["norm"] == pytest.approx(seen["zero 3"]["norm"], rel=0.05)
