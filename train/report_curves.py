@@ -39,9 +39,13 @@ PANELS = (
     Panel("Codebook perplexity, per batch", {r"(pixel|semantic)_perplexity": r"\1"}),
     Panel("Dead codebook entries restarted, per step", {r"(pixel|semantic)_restarts": r"\1"}),
     Panel("Norm of the gradient", {r"grad_norm": "all", r"discriminator\.grad_norm": "discriminator"}),
+    Panel("Norm of the gradient by part", {r"grad_norm\.(\w+)": r"\1"}),
     Panel("Discriminator: mean logit", {r"discriminator\.(real|fake)": r"\1"}),
     Panel("Discriminator: share of patches told right", {r"discriminator\.accuracy": "accuracy"}),
     Panel("Images per second of training", {r"images_per_second": "images"}),
+    Panel("Model FLOPs, as a share of the machine's products (MFU)", {r"mfu": "MFU"}),
+    Panel("Share of the time that the loop waited for data", {r"data\.wait_share": "waited"}),
+    Panel("Memory of a process at most, GB", {r"peak_memory_gb": "memory"}),
 )
 
 

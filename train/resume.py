@@ -11,7 +11,7 @@ from train.config import load_config
 # Where and how often things are written or looked at, and how long the run is.
 HARMLESS = (
     *("out", "tracking", "loop.steps", "loop.log_every", "loop.checkpoint_every"),
-    *("validation", "samples", "sample_every", "health", "data.workers", "data.prefetch"),
+    *("validation", "samples", "spikes", "peak_tflops", "sample_every", "health", "data.workers", "data.prefetch"),
 )
 
 

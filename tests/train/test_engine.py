@@ -31,7 +31,7 @@ from train.checkpoint import latest_checkpoint
 from train.distributed import World, init_world
 from train.engine import Engine, EngineConfig, deepspeed_config
 from train.meter import LossMeter
-from train.parameters import group_parameters
+from train.parameters import group_parameters, part_of
 from train.precision import set_matmul_precision
 
 WHOLE = 1_000_000  # more than any parameter has: ZeRO-3 keeps all of them resident
@@ -41,6 +41,10 @@ ENGINES = {
     "zero 2": EngineConfig(zero_stage=2, accumulation=2),
     "zero 1": EngineConfig(zero_stage=1, accumulation=2),
     "zero 0": EngineConfig(zero_stage=0, accumulation=2),
+    "zero 3, offloaded": EngineConfig(
+        zero_stage=3, persistence_threshold=0, accumulation=2, offload_optimizer=True, offload_parameters=True
+    ),
+    "zero 2, offloaded": EngineConfig(zero_stage=2, accumulation=2, offload_optimizer=True),
 }
 RESUMABLE = ("zero 3", "zero 1", "zero 0")
 
@@ -112,7 +116,8 @@ def two_ranks(folder: Path) -> None:
     for name in ("zero 3", "zero 0"):
         seen[f"{name} autocast"] = autocast(folder, replace(ENGINES[name], precision="autocast"), world)
     seen["checkpointed autocast"] = autocast(folder, replace(ENGINES["zero 3"], precision="autocast"), world, True)
-    seen["bf16"] = half_precision(folder, world)
+    for name in ("zero 3", "zero 0"):
+        seen[f"{name} bf16"] = half_precision(folder, name, world)
     if world.is_main:
         torch.save(seen, folder / "seen.pt")
 
@@ -123,7 +128,8 @@ def compare_to_one_process(folder: Path, config: EngineConfig, world: World, che
     setting.backward(step.micro_batches, step.num_targets)
     grads = gradients(setting.engine.model)
     norm = setting.engine.step()
-    return {"gradients": grads, "norm": norm, "means": setting.meter.means(), "weights": setting.engine.state_dict()}
+    seen = {"norm": norm, "part norms": setting.engine.part_norms(), "weights": setting.engine.state_dict()}
+    return {**seen, "gradients": grads, "means": setting.meter.means()}
 
 
 def save_and_resume(folder: Path, name: str, world: World) -> dict:
@@ -148,8 +154,8 @@ def skip_a_step(folder: Path, config: EngineConfig, world: World) -> dict:
     setting.step()
     before = setting.engine.state_dict()
     norm = setting.step(factor=math.nan if world.rank == 1 else 1.0)
-    after = setting.engine.state_dict()
-    return {"norms": world.gather(norm), "before": before, "after": after, "next": setting.step()}
+    after, parts = setting.engine.state_dict(), setting.engine.part_norms()
+    return {"norms": world.gather(norm), "parts": parts, "before": before, "after": after, "next": setting.step()}
 
 
 def uneven(folder: Path, world: World) -> dict[str, Tensor]:
@@ -215,11 +221,12 @@ def autocast(folder: Path, config: EngineConfig, world: World, checkpointing: bo
     return {**seen, "norm": setting.engine.step(), "next": setting.step()}
 
 
-def half_precision(folder: Path, world: World) -> dict:
-    setting = Setting(folder, replace(ENGINES["zero 3"], precision="bf16"), world)
+def half_precision(folder: Path, name: str, world: World) -> dict:
+    setting = Setting(folder, replace(ENGINES[name], precision="bf16"), world)
     norm = setting.step()
     model = setting.engine.model
-    return {"norm": norm, "codebooks": model.codebooks.pixel.dtype, "weights": model.llm.lm_head.weight.dtype}
+    seen = {"norm": norm, "part norms": setting.engine.part_norms()}
+    return {**seen, "codebooks": model.codebooks.pixel.dtype, "weights": model.llm.lm_head.weight.dtype}
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +293,16 @@ def test_two_ranks_with_two_micro_batches_have_the_gradient_of_one_large_batch(n
     assert seen[name]["norm"] == pytest.approx(norm, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", [*ENGINES, "checkpointed"])
+def test_the_norms_of_the_parts_are_those_of_one_large_batch_and_add_up_in_squares(name, seen, one_process):
+    squares: dict[str, float] = {}
+    for parameter, grad in one_process["gradients"].items():
+        squares[part_of(parameter)] = squares.get(part_of(parameter), 0.0) + grad.square().sum().item()
+    norms = seen[name]["part norms"]
+    assert norms == {part: pytest.approx(math.sqrt(square), rel=1e-4) for part, square in squares.items()}
+    assert math.sqrt(sum(norm**2 for norm in norms.values())) == pytest.approx(seen[name]["norm"], rel=1e-5)
+
+
 @pytest.mark.parametrize("name", RESUMABLE)
 def test_a_resumed_engine_continues_bit_for_bit(name, seen):
     assert_equal(seen[f"{name} resumed"]["resumed"], seen[f"{name} resumed"]["uninterrupted"])
@@ -295,7 +312,7 @@ def test_a_resumed_engine_continues_bit_for_bit(name, seen):
 @pytest.mark.parametrize("name", RESUMABLE)
 def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all(name, seen):
     skipped = seen[f"{name} skipped"]
-    assert not any(math.isfinite(norm) for norm in skipped["norms"])
+    assert not any(math.isfinite(norm) for norm in [*skipped["norms"], *skipped["parts"].values()])
     assert_equal(skipped["after"], skipped["before"])
     assert math.isfinite(skipped["next"])
 
@@ -336,9 +353,12 @@ def test_an_exported_model_loads_straight_into_partitions(seen, folder, one_proc
     assert_same_gradients(seen["continued"]["gradients"], one_process["gradients"])
 
 
-def test_bf16_casts_the_weights_and_not_the_codebooks(seen):
-    assert seen["bf16"]["weights"] == torch.bfloat16 and seen["bf16"]["codebooks"] == torch.float32
-    assert seen["bf16"]["norm"] == pytest.approx(seen["zero 3"]["norm"], rel=0.05)
+@pytest.mark.parametrize("name", ["zero 3", "zero 0"])
+def test_bf16_casts_the_weights_and_not_the_codebooks(name, seen):
+    half = seen[f"{name} bf16"]
+    assert half["weights"] == torch.bfloat16 and half["codebooks"] == torch.float32
+    assert half["norm"] == pytest.approx(seen[name]["norm"], rel=0.05)
+    assert math.sqrt(sum(norm**2 for norm in half["part norms"].values())) == pytest.approx(half["norm"], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["zero 3 autocast", "zero 0 autocast", "checkpointed autocast"])

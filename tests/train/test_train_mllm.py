@@ -99,10 +99,10 @@ def test_a_run_that_was_killed_ends_with_the_same_weights_bit_for_bit(killed):
 
 
 def test_its_log_result_and_pictures_are_the_same_too(killed):
-    clocks = ("seconds", "tokens_per_second", "images_per_second")
+    clocks = ("seconds", "step_seconds", "tokens_per_second", "images_per_second", "mfu", "peak_memory_gb")
 
     def without_clocks(line: dict) -> dict:
-        return {name: value for name, value in line.items() if name not in clocks}
+        return {n: value for n, value in line.items() if n not in clocks and not n.startswith("data.wait")}
 
     quiet, resumed = ([without_clocks(line) for line in read_log(killed[n] / "log.jsonl")] for n in ("quiet", "killed"))
     assert quiet == resumed
@@ -125,6 +125,9 @@ def test_the_log_tells_modalities_codebooks_and_depths_apart(killed):
     line = read_log(killed["quiet"] / "log.jsonl")[0]
     expected = {"loss", "text.loss", "pixel.loss", "semantic.depth3.accuracy", "grad_norm", "lr.heads", "data.fill"}
     assert expected <= line.keys()
+    parts = [line[f"grad_norm.{part}"] for part in ("llm", "projector", "heads")]
+    assert line["grad_norm"] == pytest.approx(sum(norm**2 for norm in parts) ** 0.5)
+    assert 0 < line["mfu"] < 1 and line["peak_memory_gb"] > 0.1 and 0 <= line["data.wait_share"] < 1
     assert line["pixel.loss"] == pytest.approx(sum(line[f"pixel.depth{d}.loss"] for d in (1, 2, 3)) / 3)
 
 

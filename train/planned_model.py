@@ -1,0 +1,73 @@
+"""The model that a training config describes, on the meta device: no memory for weights, and no network where it can be.
+
+What an earlier stage makes, and is not there yet, is replaced by the paper's sizes; every replacement is named.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, PretrainedConfig
+
+from mllm.config import LLMConfig, VisualSpec
+from mllm.llm import llm_from_config, prepare, qwen2_config, resolve_attention
+from mllm.model import UnifiedModel
+from mllm.pretrained import read_sizes
+from tokenizer import Codebooks, DualTokenizer
+from train.parameters import group_parameters
+from train.train_mllm import TrainMllmConfig
+
+PAPER = LLMConfig()  # its sizes are those of Qwen-2.5-3B
+PAPER_TOKENIZER = VisualSpec(grid=(27, 27), depth=8, codebook_size=16384, code_dim=32, tokenizer_id="")
+PAPER_VOCABULARY = 151936
+# Sizes of models that configs name: config.json of each on the hub, where the others are as PAPER.
+KNOWN = {
+    "Qwen/Qwen2.5-0.5B": (LLMConfig(None, 896, 4864, 24, 14, 2), 151936),
+    "Qwen/Qwen2.5-1.5B": (LLMConfig(None, 1536, 8960, 28, 12, 2), 151936),
+    "Qwen/Qwen2.5-3B": (PAPER, PAPER_VOCABULARY),
+    "Qwen/Qwen2.5-7B": (LLMConfig(None, 3584, 18944, 28, 28, 4, tie_word_embeddings=False), 152064),
+    "Qwen/Qwen2.5-14B": (LLMConfig(None, 5120, 13824, 48, 40, 8, tie_word_embeddings=False), 152064),
+}
+
+
+def planned_model(config: TrainMllmConfig) -> tuple[UnifiedModel, list[str]]:
+    """The model, its parts frozen as the stage does, and what was assumed. Raises FileNotFoundError, or ValueError."""
+    if config.init is not None and Path(config.init).is_dir():
+        sizes, visual, llm_sizes, vocabulary_size = read_sizes(config.init)
+        assumed = []
+    else:
+        sizes, (visual, assumed) = config.model, visual_of(config.tokenizer)
+        if config.init is not None:
+            assumed = [f"the model of init={config.init}: the sizes of `model` here, with Qwen-2.5-3B and the paper's tokenizer"]
+        vocabulary_size = config.vocabulary_size if config.vocabulary is None and config.init is None else PAPER_VOCABULARY
+        llm_sizes = sizes_of(sizes.llm, vocabulary_size)
+        vocabulary_size = min(vocabulary_size, llm_sizes.vocab_size)
+    with torch.device("meta"):
+        attention = resolve_attention(sizes.llm.attn_implementation)
+        llm = prepare(llm_from_config(llm_sizes, attention, torch.float32), sizes.llm, vocabulary_size)
+        books = Codebooks(*(torch.empty(1, visual.codebook_size, visual.code_dim) for _ in range(2)))
+        model = UnifiedModel(sizes, visual, vocabulary_size, books, llm=llm)
+    group_parameters(model, config.trainable, config.optimizer)
+    return model, assumed
+
+
+def visual_of(tokenizer: str | None) -> tuple[VisualSpec, list[str]]:
+    if tokenizer is not None and Path(tokenizer).is_dir():
+        return VisualSpec.of(DualTokenizer.from_pretrained(tokenizer)), []
+    return PAPER_TOKENIZER, [f"the tokenizer {tokenizer}: the paper's, 27 × 27 positions, depth 8, 16,384 entries"]
+
+
+def sizes_of(config: LLMConfig, vocabulary_size: int) -> PretrainedConfig:
+    """Of the language model: of its folder, by its name, or from the hub."""
+    if config.path is None:
+        return qwen2_config(config, vocabulary_size)
+    known = KNOWN.get(config.path.removesuffix("-Instruct"))
+    if known is not None and not Path(config.path).is_dir():
+        return qwen2_config(*known)
+    try:
+        return AutoConfig.from_pretrained(config.path)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"the sizes of llm.path={config.path!r} are not known: it is no folder here, the hub does not answer, and "
+            f"without it those of {', '.join(KNOWN)} are known alone"
+        ) from error
