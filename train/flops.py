@@ -1,10 +1,10 @@
 """Model FLOPs of a batch: the products that the mathematics of the model asks for, and nothing that is computed twice.
 
-A product of x[n, i] with a weight [i, o] takes 2·n·i·o forward, the same again for the gradient of x where something below
-it learns, and the same again for that of the weight where it learns itself (PaLM, arXiv 2204.02311, appendix B: 6 a
-parameter and position where everything learns). Attention takes 4·A for every pair of a position and one that it sees, A
-the width of all heads, and twice that backward; pairs are those of a causal mask inside each document. Text is classified
-at labels alone, codes at the positions that are drawn. Recomputation (checkpointing), norms and activations do not count.
+A product of x[n, i] with a weight [i, o] takes 2·n·i·o forward, the same again for the gradient of x where something
+below it learns, and the same again for that of the weight where it learns itself (6 a parameter and position where
+everything learns: PaLM, arXiv 2204.02311, appendix B). Attention takes 4·A for every pair of a position and one that it
+sees, A the width of all heads, and twice that backward; pairs are those of a causal mask inside each document. Text is
+classified at labels alone, codes at the positions that are drawn. Recomputation, norms and activations do not count.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,8 @@ def model_flops(model: UnifiedModel, work: Work) -> float:
 def _linear(module: nn.Module, rows: float, gradient_of_input: bool) -> float:
     """All linear maps of a module; ZeRO-3's partitions have no shape, so their sizes are asked for."""
     maps = [m for m in module.modules() if isinstance(m, nn.Linear)]
-    return sum(2 * rows * m.in_features * m.out_features * (1 + gradient_of_input + m.weight.requires_grad) for m in maps)
+    products = [(m.in_features * m.out_features, 1 + gradient_of_input + m.weight.requires_grad) for m in maps]
+    return sum(2 * rows * size * passes for size, passes in products)
 
 
 def _attention(config, pairs: float, backward: bool) -> float:
@@ -63,16 +64,17 @@ def _attention(config, pairs: float, backward: bool) -> float:
 
 def _head(model: UnifiedModel, branch: str, targets: float, below: bool) -> float:
     head, visual = getattr(model, f"{branch}_head"), model.visual
-    config, learns = head.config, learns(head)
-    backward = below or learns
-    pairs = targets * visual.depth * (visual.depth + 1) / 2
-    classifier = 2 * targets * visual.depth * visual.codebook_size * config.width
+    config, learned = head.config, learns(head)
+    backward = below or learned
+    steps = targets * visual.depth
+    layer = 4 * config.width**2 + 2 * config.width * config.mlp_width
+    pairs = steps * (visual.depth + 1) / 2
     return (
         _linear(head.hidden_projection, targets, below)
-        + _linear(head.code_projection, targets * (visual.depth - 1), False)
-        + _linear(head.blocks, targets * visual.depth, backward)
-        + 4 * pairs * config.width * config.num_layers * (1 + 2 * backward)
-        + classifier * (1 + backward + learns)
+        + _linear(head.code_projection, steps - targets, False)
+        + 2 * steps * config.num_layers * layer * (1 + backward + learned)
+        + 4 * pairs * config.num_layers * config.width * (1 + 2 * backward)
+        + 2 * steps * visual.codebook_size * config.width * (1 + backward + learned)
     )
 
 

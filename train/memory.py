@@ -1,16 +1,17 @@
 """Memory of one GPU while a stage trains, estimated before it runs.
 
-States (ZeRO, arXiv 1910.02054, section 3): with Ψ parameters of which Ψ' learn, bytes b of the run's precision and N GPUs,
+States (ZeRO, arXiv 1910.02054, section 3): with Ψ parameters of which Ψ' learn, b bytes a weight and N GPUs,
 
     weights     b·Ψ             over N from stage 3 on
     gradients   b·Ψ'            over N from stage 2 on
-    optimizer   8·Ψ' + 4·Ψ'     over N from stage 1 on: Adam's two moments, and fp32 weights where DeepSpeed keeps a copy
+    optimizer   8·Ψ' + 4·Ψ'     over N from stage 1 on: Adam's two moments, and an fp32 copy of the weights where
+                                DeepSpeed keeps one
 
-What is offloaded lies in the CPU's memory. Beside them stand buckets of gradients to reduce and, under ZeRO-3, the weights
-that are gathered at a time (DeepSpeed's `stage3_max_live_parameters`). Activations are what the backward pass needs of
-the forward pass, counted tensor by tensor after transformers' Llama kind (as Megatron's 34·s·b·h, arXiv 2205.05198, does
-for GPT); with checkpointing a layer keeps its input alone, and one layer at a time is whole. Not counted: what the
-allocator leaves unused between blocks, the CUDA context (about 1 GB), NCCL's buffers.
+What is offloaded lies in the CPU's memory. Beside them stand buckets of gradients to reduce and, under ZeRO-3, the
+weights that are gathered at a time (DeepSpeed's `stage3_max_live_parameters`). Activations are what the backward pass
+needs of the forward pass, counted tensor by tensor in transformers' Llama kind (as arXiv 2205.05198 does for GPT); with
+checkpointing a layer keeps its input alone, and one layer at a time is whole. Not counted: what the allocator leaves
+unused between blocks, the CUDA context, NCCL's buffers.
 """
 
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def states(model: UnifiedModel, engine: EngineConfig, num_gpus: int) -> States:
 
 
 def activations(model: UnifiedModel, work: Work, precision: str, checkpointing: bool) -> float:
-    """Bytes that one micro-batch holds at the end of its forward pass, the logits of a chunk included."""
+    """Bytes that one micro-batch holds at the end of its forward pass."""
     config, size = model.llm.config, 4 if precision == "fp32" else 2
     residual = 2 if precision == "bf16" else 4
     below = learns(model.llm) or learns(model.visual_embedding)
@@ -70,7 +71,7 @@ def activations(model: UnifiedModel, work: Work, precision: str, checkpointing: 
     heads = sum(_head(model, branch, work.visual_targets, size, below) for branch in ("pixel", "semantic"))
     projector = 2 * size * config.hidden_size * work.patches if learns(model.visual_embedding) else 0
     embeddings = 2 * residual * config.hidden_size * work.positions
-    return per_position * work.positions + embeddings + projector + text + heads + _chunk(vocabulary, size)
+    return per_position * work.positions + embeddings + projector + text + heads
 
 
 def _decoder_layer(config, size: int, residual: int, learned: bool) -> float:
@@ -99,6 +100,9 @@ def _classifier(rows: float, depth: int, entries: int, width: int, size: int, be
     return own + size * rows * depth * width * below
 
 
-def _chunk(entries: int, size: int) -> float:
-    """The largest logits held at a time, and their gradient in fp32."""
-    return max(MIN_CHUNK_ROWS, CHUNK_NUMBERS // entries) * entries * (4 + size)
+def logits(model: UnifiedModel, work: Work, precision: str) -> float:
+    """The largest logits that are there at a time, beside their log-probabilities in fp32."""
+    size = 4 if precision == "fp32" else 2
+    text, codes = model.llm.config.vocab_size, model.visual.codebook_size
+    chunks = [(work.text_targets, text), (work.visual_targets, codes)]
+    return (4 + size) * max(n * min(rows, max(MIN_CHUNK_ROWS, CHUNK_NUMBERS // n)) for rows, n in chunks)

@@ -1,8 +1,8 @@
 """The norm of the gradient of each part of the model, whatever of it lies on other ranks.
 
-ZeRO-1 to 3 compute the norm of the whole gradient group by group: every rank squares its own partition, and the sums are
-added over ranks. Those norms are kept on their way, so that watching them adds neither a pass over the gradient nor a
-collective. Without ZeRO every rank has the whole gradient, and they are computed here.
+ZeRO-1 to 3 compute the norm of the whole gradient group by group: every rank squares its own partition, and the sums
+are added over ranks. Those norms are kept on their way, so that watching them adds neither a pass over the gradient nor
+a collective. Without ZeRO every rank has the whole gradient, and they are computed here.
 """
 
 import math

@@ -6,7 +6,7 @@ from dataclasses import replace
 from mllm.model import UnifiedModel
 from train.engine import EngineConfig
 from train.flops import model_flops
-from train.memory import activations, states
+from train.memory import activations, logits, states
 from train.parameters import PARTS, part_of
 from train.planned_model import planned_model
 from train.planned_rows import ASSUMED_TOKENS, Rows, fullest, planned_rows
@@ -78,16 +78,20 @@ def epochs(config: TrainMllmConfig, rows: Rows, num_gpus: int) -> Iterator[str]:
     total = sum(source.weight for source in config.data.sources)
     for source, size in zip(config.data.sources, rows.sizes, strict=False):
         steps = size / (documents * source.weight / total) if source.weight else float("inf")
-        name = source.name or source.kind
-        yield f"  {name}: {size:,} documents, an epoch is {steps:,.0f} steps, seen {config.loop.steps / steps:.2f} times"
+        seen = f"an epoch is {steps:,.0f} steps, seen {config.loop.steps / steps:.2f} times"
+        yield f"  {source.name or source.kind}: {size:,} documents, {seen}"
 
 
 def memory(model: UnifiedModel, config: TrainMllmConfig, num_gpus: int) -> Iterator[str]:
     """Every ZeRO stage, with the activations of a few batch sizes."""
     context, patches, own = config.data.context_length, model.visual.num_patches, config.data.rows_per_batch
+    precision = config.engine.precision
     columns = [(n, checkpointing) for checkpointing in (True, False) for n in (own, 2 * own)]
-    held = [activations(model, fullest(context, patches, n), config.engine.precision, c) for n, c in columns]
-    yield f"memory of one GPU of {num_gpus}, GiB, estimated (train/memory.py), {config.engine.precision}"
+    held = [
+        activations(model, work := fullest(context, patches, n), precision, c) + logits(model, work, precision)
+        for n, c in columns
+    ]
+    yield f"memory of one GPU of {num_gpus}, GiB, estimated (train/memory.py), {precision}"
     yield f"  {'':<38}| layers recomputed | layers kept"
     names = "".join(f"{f'{n} rows':>10}" for n, _ in columns)
     yield f"  {'ZeRO':<6}{'offloaded':<22}{'states':>9} {names}"

@@ -1,9 +1,8 @@
-"""The model that a training config describes, on the meta device: no memory for weights, and no network where it can be.
+"""The model that a training config describes, on the meta device: no memory for weights, no network where it can be.
 
 What an earlier stage makes, and is not there yet, is replaced by the paper's sizes; every replacement is named.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,15 +32,15 @@ KNOWN = {
 def planned_model(config: TrainMllmConfig) -> tuple[UnifiedModel, list[str]]:
     """The model, its parts frozen as the stage does, and what was assumed. Raises FileNotFoundError, or ValueError."""
     if config.init is not None and Path(config.init).is_dir():
-        sizes, visual, llm_sizes, vocabulary_size = read_sizes(config.init)
-        assumed = []
+        (sizes, visual, llm_sizes, vocabulary_size), assumed = read_sizes(config.init), []
+    elif config.init is not None:
+        sizes, visual, vocabulary_size = config.model, PAPER_TOKENIZER, PAPER_VOCABULARY
+        llm_sizes = sizes_of(sizes.llm, vocabulary_size)
+        assumed = [f"init={config.init}: the sizes under `model`, by default Qwen-2.5-3B's, and the paper's tokenizer"]
     else:
         sizes, (visual, assumed) = config.model, visual_of(config.tokenizer)
-        if config.init is not None:
-            assumed = [f"the model of init={config.init}: the sizes of `model` here, with Qwen-2.5-3B and the paper's tokenizer"]
-        vocabulary_size = config.vocabulary_size if config.vocabulary is None and config.init is None else PAPER_VOCABULARY
-        llm_sizes = sizes_of(sizes.llm, vocabulary_size)
-        vocabulary_size = min(vocabulary_size, llm_sizes.vocab_size)
+        llm_sizes = sizes_of(sizes.llm, PAPER_VOCABULARY if config.vocabulary else config.vocabulary_size)
+        vocabulary_size = llm_sizes.vocab_size
     with torch.device("meta"):
         attention = resolve_attention(sizes.llm.attn_implementation)
         llm = prepare(llm_from_config(llm_sizes, attention, torch.float32), sizes.llm, vocabulary_size)
