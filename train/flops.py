@@ -63,7 +63,9 @@ def _attention(config, pairs: float, backward: bool) -> float:
 
 
 def _head(model: UnifiedModel, branch: str, targets: float, below: bool) -> float:
-    head, visual = getattr(model, f"{branch}_head"), model.visual
+    head, visual = getattr(model, f"{branch}_head", None), model.visual
+    if head is None:
+        return 0
     config, learned = head.config, learns(head)
     backward = below or learned
     steps = targets * visual.depth

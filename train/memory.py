@@ -66,8 +66,9 @@ def activations(model: UnifiedModel, work: Work, precision: str, checkpointing: 
     kept = residual * config.hidden_size if below else 0
     layers = config.num_hidden_layers
     per_position = layers * kept + layer if checkpointing else layers * layer
-    vocabulary, width = model.llm.get_output_embeddings().weight.shape
-    text = _classifier(work.text_targets, 1, vocabulary, width, size, below, learns(model.llm))
+    weight = model.llm.get_output_embeddings().weight
+    vocabulary, width = weight.shape
+    text = _classifier(work.text_targets, 1, vocabulary, width, size, below, weight.requires_grad)
     heads = sum(_head(model, branch, work.visual_targets, size, below) for branch in ("pixel", "semantic"))
     projector = 2 * size * config.hidden_size * work.patches if learns(model.visual_embedding) else 0
     embeddings = 2 * residual * config.hidden_size * work.positions
@@ -85,10 +86,10 @@ def _decoder_layer(config, size: int, residual: int, learned: bool) -> float:
 
 
 def _head(model: UnifiedModel, branch: str, targets: float, size: int, below: bool) -> float:
-    head, visual = getattr(model, f"{branch}_head"), model.visual
-    width, learned = head.config.width, learns(head)
-    if not (below or learned):
+    head, visual = getattr(model, f"{branch}_head", None), model.visual
+    if head is None or not (below or learns(head)):
         return 0
+    width, learned = head.config.width, learns(head)
     block = size * ((6 + 2 * learned) * width + (1 + learned) * head.config.mlp_width)
     states = targets * visual.depth * (head.config.num_layers * block + 2 * size * width)
     return states + _classifier(targets, visual.depth, visual.codebook_size, width, size, True, learned)

@@ -34,7 +34,8 @@ def parameters(model: UnifiedModel) -> Iterator[str]:
     for part in PARTS:
         own = [p for name, p in model.named_parameters() if part_of(name) == part]
         whole, learned = sum(p.numel() for p in own), sum(p.numel() for p in own if p.requires_grad)
-        yield f"  {part:<24}{whole:>16,}  {_learned(whole, learned)}"
+        if whole:
+            yield f"  {part:<24}{whole:>16,}  {_learned(whole, learned)}"
     yield f"  {'total':<24}{sum(p.numel() for p in model.parameters()):>16,}"
 
 

@@ -3,10 +3,12 @@
 What an earlier stage makes, and is not there yet, is replaced by the paper's sizes; every replacement is named.
 """
 
+from copy import copy
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, LlamaConfig, PretrainedConfig, Qwen2Config
 
 from mllm.config import LLMConfig, VisualSpec
 from mllm.llm import llm_from_config, prepare, qwen2_config, resolve_attention
@@ -16,16 +18,26 @@ from tokenizer import Codebooks, DualTokenizer
 from train.parameters import group_parameters
 from train.train_mllm import TrainMllmConfig
 
-PAPER = LLMConfig()  # its sizes are those of Qwen-2.5-3B
 PAPER_TOKENIZER = VisualSpec(grid=(27, 27), depth=8, codebook_size=16384, code_dim=32, tokenizer_id="")
 PAPER_VOCABULARY = 151936
-# Sizes of models that configs name: config.json of each on the hub, where the others are as PAPER.
-KNOWN = {
-    "Qwen/Qwen2.5-0.5B": (LLMConfig(None, 896, 4864, 24, 14, 2), 151936),
-    "Qwen/Qwen2.5-1.5B": (LLMConfig(None, 1536, 8960, 28, 12, 2), 151936),
-    "Qwen/Qwen2.5-3B": (PAPER, PAPER_VOCABULARY),
-    "Qwen/Qwen2.5-7B": (LLMConfig(None, 3584, 18944, 28, 28, 4, tie_word_embeddings=False), 152064),
-    "Qwen/Qwen2.5-14B": (LLMConfig(None, 5120, 13824, 48, 40, 8, tie_word_embeddings=False), 152064),
+
+
+def _sizes(
+    hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, vocabulary: int, tied: bool
+) -> dict[str, Any]:
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    sizes = dict(zip(names, (hidden, intermediate, layers, heads, kv_heads), strict=True))
+    return {**sizes, "vocab_size": vocabulary, "tie_word_embeddings": tied}
+
+
+# What config.json says on the hub.
+KNOWN: dict[str, PretrainedConfig] = {
+    "Qwen/Qwen2.5-0.5B": Qwen2Config(**_sizes(896, 4864, 24, 14, 2, 151936, True)),
+    "Qwen/Qwen2.5-1.5B": Qwen2Config(**_sizes(1536, 8960, 28, 12, 2, 151936, True)),
+    "Qwen/Qwen2.5-3B": Qwen2Config(**_sizes(2048, 11008, 36, 16, 2, 151936, True)),
+    "Qwen/Qwen2.5-7B": Qwen2Config(**_sizes(3584, 18944, 28, 28, 4, 152064, False)),
+    "Qwen/Qwen2.5-14B": Qwen2Config(**_sizes(5120, 13824, 48, 40, 8, 152064, False)),
+    "meta-llama/Llama-2-7b-hf": LlamaConfig(**_sizes(4096, 11008, 32, 32, 32, 32000, False)),
 }
 
 
@@ -62,7 +74,7 @@ def sizes_of(config: LLMConfig, vocabulary_size: int) -> PretrainedConfig:
         return qwen2_config(config, vocabulary_size)
     known = KNOWN.get(config.path.removesuffix("-Instruct"))
     if known is not None and not Path(config.path).is_dir():
-        return qwen2_config(*known)
+        return copy(known)
     try:
         return AutoConfig.from_pretrained(config.path)
     except (OSError, ValueError) as error:

@@ -31,7 +31,7 @@ class Spikes:
 
     def look_at(self, **values: float) -> dict[str, float]:
         """One step's finite loss and grad_norm; of each that leaps, the value and the median before it."""
-        found = {}
+        found: dict[str, float] = {}
         for name, value in values.items():
             recent, factor = self.recent[name], self.factors[name]
             if factor and len(recent) >= MIN_STEPS and value > factor * (usual := median(recent)):
