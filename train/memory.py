@@ -11,7 +11,7 @@ What is offloaded lies in the CPU's memory. Beside them stand buckets of gradien
 weights that are gathered at a time (DeepSpeed's `stage3_max_live_parameters`). Activations are what the backward pass
 needs of the forward pass, counted tensor by tensor in transformers' Llama kind (as arXiv 2205.05198 does for GPT); with
 checkpointing a layer keeps its input alone, and one layer at a time is whole. Not counted: what the allocator leaves
-unused between blocks, the CUDA context, NCCL's buffers.
+unused between blocks, the CUDA context, NCCL's buffers, the maps of eager attention.
 """
 
 from dataclasses import dataclass
@@ -91,7 +91,10 @@ def _head(model: UnifiedModel, branch: str, targets: float, size: int, below: bo
         return 0
     width, learned = head.config.width, learns(head)
     block = size * ((6 + 2 * learned) * width + (1 + learned) * head.config.mlp_width)
-    states = targets * visual.depth * (head.config.num_layers * block + 2 * size * width)
+    layers = head.config.num_layers * block
+    if getattr(head.config, "gradient_checkpointing", False):
+        layers = block + head.config.num_layers * size * width
+    states = targets * visual.depth * (layers + 2 * size * width)
     return states + _classifier(targets, visual.depth, visual.codebook_size, width, size, True, learned)
 
 

@@ -93,7 +93,7 @@ def memory(model: UnifiedModel, config: TrainMllmConfig, num_gpus: int) -> Itera
         for n, c in columns
     ]
     yield f"memory of one GPU of {num_gpus}, GiB, estimated (train/memory.py), {precision}"
-    yield f"  {'':<38}| layers recomputed | layers kept"
+    yield f"  {'':<38}| LLM recomputed    | LLM kept"
     names = "".join(f"{f'{n} rows':>10}" for n, _ in columns)
     yield f"  {'ZeRO':<6}{'offloaded':<22}{'states':>9} {names}"
     for engine, offloaded in variants(config.engine):
