@@ -36,7 +36,7 @@ from train.train_mllm import TrainMllmConfig
 from train.train_mllm import main as train
 
 KINDS = ("while starting", "in a step", "while saving")
-CLOCKS = ("seconds", "tokens_per_second", "images_per_second")
+CLOCKS = ("seconds", "step_seconds", "tokens_per_second", "images_per_second", "mfu", "peak_memory_gb", "data.wait")
 
 
 def in_rank(rank: int, port: int, config: Path, overrides: list[str]) -> None:
@@ -93,7 +93,7 @@ def wait_for(kind: str, out: Path, processes: list[BaseProcess], chance: random.
 
 
 def without_clocks(out: Path) -> list[dict]:
-    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in read_log(out / "log.jsonl")]
+    return [{k: v for k, v in line.items() if not k.startswith(CLOCKS)} for line in read_log(out / "log.jsonl")]
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from train.checkpoint import load_state, reseed_rng, restore_rng, save_rng
 from train.distributed import World
 from train.masters import Masters
 from train.parameters import ParameterGroup, PartsOptimizerConfig
+from train.part_norms import PartNorms
 from train.weight_ema import WeightEmaConfig
 
 if not torch.cuda.is_available():
@@ -58,6 +59,11 @@ class EngineConfig:
     @property
     def dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Of most products."""
+        return torch.float32 if self.precision == "fp32" else torch.bfloat16
 
 
 def deepspeed_config(
@@ -163,6 +169,7 @@ class Engine:
             dist_init_required=False,
         )
         self._masters = Masters(model, self._optimizer, config.zero_stage, ema, world.rank)
+        self._norms = PartNorms(self._optimizer, groups, config.zero_stage)
 
     @property
     def model(self) -> nn.Module:
@@ -199,15 +206,27 @@ class Engine:
         self._backwards = 0
         for group, param_group in zip(self.groups, self._optimizer.param_groups, strict=True):
             param_group["lr"] = group.learning_rate * lr_multiplier
-        if self._is_plain:
-            # Clipped here, because DeepSpeed would neither report the norm nor skip a step that is not finite.
-            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self._clipping or math.inf))
-            if not math.isfinite(norm):
-                self._engine.zero_grad()  # on all ranks alike; AdamW passes over parameters without a gradient
-            self._engine.step()
-            return norm
+        self._norms.clear()
+        if self.config.zero_stage == 0:
+            norm = self._norms.measure()
+            if self._is_plain:
+                return self._plain_step(norm)
         self._engine.step()  # ZeRO checks the norm itself and skips, on all ranks alike
         return float(self._engine.get_global_grad_norm())
+
+    def _plain_step(self, norm: Tensor) -> float:
+        """Clips here, because DeepSpeed would neither report the norm nor skip a step that is not finite."""
+        parameters = [p for group in self.groups for p in group.parameters]
+        if not math.isfinite(norm):
+            self._engine.zero_grad()  # on all ranks alike; AdamW passes over parameters without a gradient
+        elif self._clipping:
+            nn.utils.clip_grads_with_norm_(parameters, self._clipping, norm)
+        self._engine.step()
+        return float(norm)
+
+    def part_norms(self) -> dict[str, float]:
+        """Of the gradient of the last step, before clipping, by part."""
+        return self._norms.by_part()
 
     @contextmanager
     def gathered(self) -> Iterator[nn.Module]:

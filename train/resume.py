@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 HARMLESS = (
     *("out", "tracking", "loop.steps", "loop.log_every", "loop.checkpoint_every"),
     *("loop.keep", "loop.save_in_background", "loop.allow_changes"),
-    *("validation", "samples", "sample_every", "health", "data.workers", "data.prefetch"),
+    *("validation", "samples", "spikes", "peak_tflops", "sample_every", "health", "data.workers", "data.prefetch"),
 )
 
 

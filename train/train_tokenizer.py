@@ -82,7 +82,7 @@ def main(config: TrainTokenizerConfig) -> None:
         loop.record(**trainer.step(batches, step))
         if is_due(step + 1, config.sample_every):
             with trainer.ema.applied():
-                run.save_image(f"step-{step + 1:06d}", reconstruction_sheet(model, samples))
+                run.save_image(f"step-{step + 1:06d}", reconstruction_sheet(model, samples), step + 1)
     with trainer.ema.applied():
         world.on_main(model.freeze().save_pretrained, str(run.export))
         run.finish({"tokenizer_id": model.tokenizer_id, "parameters": sum(p.numel() for p in model.parameters())})

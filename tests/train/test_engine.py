@@ -37,7 +37,7 @@ from train.checkpoint_writer import CheckpointWriter
 from train.distributed import World, init_world
 from train.engine import Engine, EngineConfig, deepspeed_config
 from train.meter import LossMeter
-from train.parameters import group_parameters
+from train.parameters import group_parameters, part_of
 from train.precision import set_matmul_precision
 from train.retention import KeepConfig
 from train.train_mllm import TrainMllmConfig
@@ -55,7 +55,6 @@ ENGINES = {
     "zero 2, offloaded": EngineConfig(zero_stage=2, accumulation=2, offload_optimizer=True),
 }
 HALF = {f"{name}, bf16": replace(ENGINES[name], precision="bf16") for name in ("zero 3", "zero 1", "zero 0")}
-WITH_MASTERS = ("zero 3, bf16", "zero 1, bf16")
 RESUMABLE = {name: ENGINES[name] for name in ("zero 3", "zero 2", "zero 1", "zero 0", "zero 3, offloaded")}
 RESUMABLE |= {name: HALF[name] for name in ("zero 3, bf16", "zero 0, bf16")}
 SKIPPING = ("zero 3", "zero 1", "zero 0")
@@ -148,8 +147,8 @@ def two_ranks(folder: Path) -> None:
     for name in ("zero 3", "zero 0"):
         seen[f"{name} autocast"] = autocast(folder, replace(ENGINES[name], precision="autocast"), world)
     seen["checkpointed autocast"] = autocast(folder, replace(ENGINES["zero 3"], precision="autocast"), world, True)
-    for name in WITH_MASTERS:
-        seen[name] = half_precision(folder, HALF[name], world)
+    for name, engine in HALF.items():
+        seen[name] = half_precision(folder, engine, world)
     if world.is_main:
         torch.save(seen, folder / "seen.pt")
 
@@ -160,8 +159,9 @@ def compare_to_one_process(folder: Path, config: EngineConfig, world: World, che
     setting.backward(step.micro_batches, step.num_targets, LOUD)
     grads = {name: grad / LOUD for name, grad in gradients(setting.engine.model).items()}
     norm, means = setting.engine.step() / LOUD, setting.meter.means()
+    seen = {"norm": norm, "part norms": {part: own / LOUD for part, own in setting.engine.part_norms().items()}}
     setting.step()
-    return {"gradients": grads, "norm": norm, "means": means, "weights": setting.engine.state_dict()}
+    return {**seen, "gradients": grads, "means": means, "weights": setting.engine.state_dict()}
 
 
 def save_and_resume(folder: Path, name: str, world: World) -> dict:
@@ -221,8 +221,8 @@ def skip_a_step(folder: Path, config: EngineConfig, world: World) -> dict:
     setting.step()
     before = setting.engine.state_dict()
     norm = setting.step(factor=math.nan if world.rank == 1 else 1.0)
-    after = setting.engine.state_dict()
-    return {"norms": world.gather(norm), "before": before, "after": after, "next": setting.step()}
+    after, parts = setting.engine.state_dict(), setting.engine.part_norms()
+    return {"norms": world.gather(norm), "parts": parts, "before": before, "after": after, "next": setting.step()}
 
 
 def uneven(folder: Path, world: World) -> dict[str, Tensor]:
@@ -341,11 +341,13 @@ def half_precision(folder: Path, engine: EngineConfig, world: World) -> dict:
     from deepspeed.utils import safe_get_full_fp32_param
 
     setting = Setting(folder, engine, world)
-    norm, _ = setting.step(), setting.step()
+    norm, part_norms = setting.step(), setting.engine.part_norms()
+    setting.step()
     model = setting.engine.model
-    masters = {name: safe_get_full_fp32_param(parameter).clone() for name, parameter in model.named_parameters()}
-    seen = {"norm": norm, "codebooks": model.codebooks.pixel.dtype, "weights": setting.engine.state_dict()}
-    return {**seen, "masters": masters}
+    seen = {"norm": norm, "part norms": part_norms, "weights": setting.engine.state_dict()}
+    if engine.zero_stage > 0:
+        seen["masters"] = {name: safe_get_full_fp32_param(p).clone() for name, p in model.named_parameters()}
+    return {**seen, "codebooks": model.codebooks.pixel.dtype}
 
 
 @pytest.fixture(scope="module")
@@ -451,6 +453,16 @@ def test_two_steps_of_clipped_adamw_are_those_of_one_process(name, seen, one_pro
     assert relative_difference(not_clipped, clipped, start) > 0.1
 
 
+@pytest.mark.parametrize("name", [*ENGINES, "checkpointed"])
+def test_the_norms_of_the_parts_are_those_of_one_large_batch_and_add_up_in_squares(name, seen, one_process):
+    squares: dict[str, float] = {}
+    for parameter, grad in one_process["gradients"].items():
+        squares[part_of(parameter)] = squares.get(part_of(parameter), 0.0) + grad.square().sum().item()
+    norms = seen[name]["part norms"]
+    assert norms == {part: pytest.approx(math.sqrt(square), rel=1e-4) for part, square in squares.items()}
+    assert math.sqrt(sum(norm**2 for norm in norms.values())) == pytest.approx(seen[name]["norm"], rel=1e-5)
+
+
 @pytest.mark.parametrize("name", RESUMABLE)
 def test_a_resumed_engine_continues_bit_for_bit(name, seen):
     resumed = seen[f"{name} resumed"]
@@ -509,7 +521,7 @@ def test_a_checkpoint_holds_every_weight_and_moment_once(seen, folder):
 @pytest.mark.parametrize("name", SKIPPING)
 def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all(name, seen):
     skipped = seen[f"{name} skipped"]
-    assert not any(math.isfinite(norm) for norm in skipped["norms"])
+    assert not any(math.isfinite(norm) for norm in [*skipped["norms"], *skipped["parts"].values()])
     assert_equal(skipped["after"], skipped["before"])
     assert math.isfinite(skipped["next"])
 
@@ -564,13 +576,19 @@ def test_while_it_loads_no_more_than_one_module_is_whole_on_a_rank(name, seen):
     assert max(sizes) <= seen[name]["whole"] < 1.01 * max(sizes) < 0.8 * sum(sizes)
 
 
-@pytest.mark.parametrize("name", WITH_MASTERS)
-def test_bf16_casts_the_weights_and_keeps_masters_and_codebooks(name, seen):
+@pytest.mark.parametrize("name", HALF)
+def test_bf16_casts_the_weights_and_not_the_codebooks(name, seen):
     half = seen[name]
+    assert {weight.dtype for weight in half["weights"].values()} == {torch.bfloat16}
     assert half["codebooks"] == torch.float32 and half["norm"] == pytest.approx(seen["zero 3"]["norm"], rel=0.05)
-    for key, master in half["masters"].items():
-        assert torch.equal(half["weights"][key], master.bfloat16())
-    finer = [(master != master.bfloat16().float()).float().mean() for master in half["masters"].values()]
+    assert math.sqrt(sum(norm**2 for norm in half["part norms"].values())) == pytest.approx(half["norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["zero 3, bf16", "zero 1, bf16"])
+def test_bf16_keeps_masters_in_fp32(name, seen):
+    masters, weights = seen[name]["masters"], seen[name]["weights"]
+    assert_equal({key: master.bfloat16() for key, master in masters.items()}, weights)
+    finer = [(master != master.bfloat16().float()).float().mean() for master in masters.values()]
     assert torch.stack(finer).mean() > 0.9
 
 

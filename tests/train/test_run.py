@@ -100,6 +100,20 @@ def test_trackers_repeat_the_log(tmp_path: Path, monkeypatch):
     assert events.Scalars("pixel/loss")[0].value == 2.0
 
 
+def test_wandb_gets_the_numbers_and_the_samples_as_one_series(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = Run(tmp_path, Config(), TrackingConfig(wandb=True))
+    for step in (10, 20):
+        run.log(step, loss=1.0, spike="image-7")
+        run.save_image(f"step-{step:06d}", Image.new("RGB", (2, 2)), step)
+        run.log(step, **{"validation.loss": 2.0})
+    summary = dict(run._wandb.summary)
+    assert (summary["loss"], summary["validation.loss"]) == (1.0, 2.0) and "spike" not in summary
+    run.finish({})
+    pictures = sorted(tmp_path.glob("wandb/offline-run-*/files/media/images/*.png"))
+    assert [picture.name.rsplit("_", 1)[0] for picture in pictures] == ["samples_10", "samples_20"]
+
+
 def begun(folder: Path, config: Config) -> None:
     Run(folder, config)
     (folder / "checkpoints" / "step-000004").mkdir()

@@ -108,7 +108,8 @@ def test_two_processes_go_on_where_one_stopped(killed, alone):
     for ours, theirs in zip(two[4:], one[4:], strict=True):
         for name in ("loss", "text.loss", "pixel.loss", "grad_norm"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
-        assert {k: v for k, v in ours.items() if k.startswith("data.")} == {k: theirs[k] for k in ours if "data." in k}
+        places = [name for name in ours if name.startswith(("data.share", "data.epoch", "data.num"))]
+        assert len(places) > 4 and all(ours[name] == theirs[name] for name in places)
 
 
 def test_sigterm_saves_the_step_it_reached(killed):
@@ -122,10 +123,10 @@ def test_a_run_that_was_killed_ends_with_the_same_weights_bit_for_bit(killed):
 
 
 def test_its_log_result_and_pictures_are_the_same_too(killed):
-    clocks = ("seconds", "tokens_per_second", "images_per_second")
+    clocks = ("seconds", "step_seconds", "tokens_per_second", "images_per_second", "mfu", "peak_memory_gb")
 
     def without_clocks(line: dict) -> dict:
-        return {name: value for name, value in line.items() if name not in clocks}
+        return {n: value for n, value in line.items() if n not in clocks and not n.startswith("data.wait")}
 
     quiet, resumed = ([without_clocks(line) for line in read_log(killed[n] / "log.jsonl")] for n in ("quiet", "killed"))
     assert quiet == resumed
@@ -148,6 +149,9 @@ def test_the_log_tells_modalities_codebooks_and_depths_apart(killed):
     line = read_log(killed["quiet"] / "log.jsonl")[0]
     expected = {"loss", "text.loss", "pixel.loss", "semantic.depth3.accuracy", "grad_norm", "lr.heads", "data.fill"}
     assert expected <= line.keys()
+    parts = [line[f"grad_norm.{part}"] for part in ("llm", "projector", "heads")]
+    assert line["grad_norm"] == pytest.approx(sum(norm**2 for norm in parts) ** 0.5)
+    assert 0 < line["mfu"] < 1 and line["peak_memory_gb"] > 0.1 and 0 <= line["data.wait_share"] < 1
     assert line["pixel.loss"] == pytest.approx(sum(line[f"pixel.depth{d}.loss"] for d in (1, 2, 3)) / 3)
 
 
