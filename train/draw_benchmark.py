@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from eval.draw import draw_batch
 from eval.draw_benchmark import draw_benchmarks
 from eval.load import load
@@ -49,6 +51,7 @@ def main(config: DrawBenchmarkConfig) -> None:
     prompt_sets = open_all(config)
     set_matmul_precision(config.precision)
     world = init_world(timeout_minutes=WEEK)
+    torch.set_num_threads(1)  # on a CPU, sums by more threads round otherwise: its cores are for more processes
     try:
         unified = load(config.model)
         identity = world.gather(hash_model(config.model) if world.rank == 0 else "")[0]

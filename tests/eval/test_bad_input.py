@@ -14,7 +14,7 @@ FILES = [(scorer, name) for scorer, files in ROWS.items() for name in files]
 DAMAGE = {
     "cut short": lambda content: content[: int(0.6 * len(content))],
     "empty": lambda content: b"",
-    "not UTF-8": lambda content: content[:9] + b"\xff\xfe" + content[11:],
+    "not UTF-8": lambda content: content[: len(content) // 2] + b"\xff\xfe" + content[len(content) // 2 + 2 :],
 }
 
 
