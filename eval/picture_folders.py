@@ -36,9 +36,9 @@ def pairs(reference: str | Path, images: str | Path) -> list[tuple[str, Path, Pa
 
 
 def save_whole(image: Image.Image, path: Path) -> None:
-    """As PNG. Written beside, fsynced and renamed: a picture that a kill has cut never has its name."""
+    """As PNG. Written beside, fsynced and renamed: what a kill has cut never looks like a picture, to whomever."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
+    beside = path.with_name(f".{path.name}.partial")  # GenEval's evaluator takes 0000.png.anything for one
     with beside.open("wb") as file:
         image.save(file, "PNG")
         file.flush()
