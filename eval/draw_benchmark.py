@@ -53,7 +53,7 @@ def draw_benchmarks(
     `made_from` names the model and what else decides a picture. `limit` is for a smoke run: so many prompts of each.
     """
     result: dict[str, Any] = {"partial": False, "limit": limit, "tasks": {}}
-    manifest = {"versions": versions(), "processes": ranks.size, "batch_size": batch_size, "limit": limit, "tasks": {}}
+    manifest: dict[str, Any] = {"versions": versions(), "processes": ranks.size, "batch_size": batch_size, "tasks": {}}
     for prompt_set, everything in [(each, each.prompts()) for each in prompt_sets]:  # a mistake is known at once
         folder, started = out / prompt_set.name, time.monotonic()
         prompts = spread(everything, limit)
@@ -86,7 +86,7 @@ def draw_benchmarks(
     if ranks.rank > 0:
         return {}
     write_json(out / "result.json", result)
-    write_json(out / "manifest.json", {**manifest, "partial": result["partial"]})
+    write_json(out / "manifest.json", {**manifest, "limit": limit, "partial": result["partial"]})
     return result
 
 
