@@ -129,6 +129,15 @@ COMMANDS = {
         writes="OUT/result.json and a sheet of pictures for each guidance",
         example="dualtoken eval-generation configs/tiny/generation.yaml",
     ),
+    "draw-benchmark": launched_stage(
+        "train.draw_benchmark",
+        "DrawBenchmarkConfig",
+        "Draw the pictures of text-to-image benchmarks: GenEval, DPG-bench, MJHQ-30K, prompts of your own.",
+        reads="a unified model, the benchmarks' own prompt files",
+        writes="OUT: a folder for each as its evaluator reads it, result.json with the next command; continues there",
+        example="dualtoken draw-benchmark configs/full/draw_benchmark.yaml --nproc 8\n"
+        "         a smoke run: dualtoken draw-benchmark configs/full/draw_benchmark.yaml limit=8 out=runs/smoke",
+    ),
     "evaluate": Command(
         "Run benchmarks: questions, answers, official submission files, scores.",
         commands.add_evaluate,
