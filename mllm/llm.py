@@ -17,7 +17,7 @@ def build_llm(config: LLMConfig, vocab_size: int, dtype: torch.dtype = torch.flo
     """
     attention = resolve_attention(config.attn_implementation)
     if config.path is None:
-        llm = llm_from_config(_qwen2_config(config, vocab_size), attention, dtype)
+        llm = llm_from_config(qwen2_config(config, vocab_size), attention, dtype)
     else:
         try:
             llm = AutoModelForCausalLM.from_pretrained(config.path, dtype=dtype, attn_implementation=attention)
@@ -61,7 +61,7 @@ def resolve_attention(attn_implementation: str) -> str:
     return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
 
 
-def _qwen2_config(config: LLMConfig, vocab_size: int) -> Qwen2Config:
+def qwen2_config(config: LLMConfig, vocab_size: int) -> Qwen2Config:
     return Qwen2Config(
         vocab_size=vocab_size,
         hidden_size=config.hidden_size,

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from data.vocabulary import Vocabulary
 from heads.config import DepthHeadConfig
@@ -132,6 +132,12 @@ def load_unified(
         )
     model = load_model(folder, tokenizer.codebooks(), dtype, making, whole)
     return Unified(model, Vocabulary.from_pretrained(folder / "vocabulary"), tokenizer)
+
+
+def read_sizes(folder: str | Path) -> tuple[UnifiedConfig, VisualSpec, PretrainedConfig, int]:
+    """Of an exported model: our configuration, what it knows of the tokenizer, the LLM's own, the text vocabulary."""
+    document = _read_config(Path(folder))
+    return *_configs(document, Path(folder)), AutoConfig.for_model(**document["llm"]), document["vocab_size"]
 
 
 def _read_config(folder: Path) -> dict:

@@ -253,12 +253,15 @@ def run_report(args: Namespace) -> None:
 def add_info(parser: ArgumentParser) -> None:
     parser.add_argument("config", metavar="PATH", help="a YAML file, or the folder of an exported model")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces a value of the YAML file")
+    parser.add_argument("--gpus", type=int, default=8, metavar="N", help="how many train, for memory and steps (8)")
 
 
 def run_info(args: Namespace) -> None:
     from train.info import describe
 
-    print(describe(args.config, args.overrides), end="")
+    if args.gpus < 1:
+        raise ValueError(f"--gpus {args.gpus}: at least one is needed")
+    print(describe(args.config, args.overrides, args.gpus), end="")
 
 
 def run_pipeline(args: Namespace) -> None:

@@ -34,12 +34,16 @@ STAGE_CONFIGS = {
 }
 
 
-def describe(path: str, overrides: list[str]) -> str:
+def describe(path: str, overrides: list[str], num_gpus: int = 8) -> str:
     """The text that `dualtoken info PATH` prints. Raises FileNotFoundError or ValueError."""
     if Path(path).is_dir():
         return describe_export(Path(path))
     command, config = resolve(path, overrides)
     text = f"# dualtoken {command} {path}\n{OmegaConf.to_yaml(OmegaConf.structured(config))}"
+    if command == "train":
+        from train.plan import plan
+
+        return text + plan(config, num_gpus)
     build = BUILDERS.get(command)
     if build is None:
         return text
@@ -111,21 +115,7 @@ def _tokenizer(config: Any) -> nn.Module:
         return DualTokenizer(config.tokenizer, VisionTower(tower))
 
 
-def _unified(config: Any) -> nn.Module:
-    from mllm.config import VisualSpec
-    from mllm.model import UnifiedModel
-    from mllm.pretrained import load_unified
-    from tokenizer import DualTokenizer
-
-    if config.init is not None:
-        return load_unified(config.init).model
-    tokenizer = DualTokenizer.from_pretrained(config.tokenizer)
-    with torch.device("meta"):
-        return UnifiedModel(config.model, VisualSpec.of(tokenizer), config.vocabulary_size, tokenizer.codebooks())
-
-
 BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
     "train-tower": _tower,
     "train-tokenizer": _tokenizer,
-    "train": _unified,
 }

@@ -95,7 +95,7 @@ class Watch:
             tokenizer = self.unified.tokenizer.to(codes.pixel.device)
             images = [to_pil(image) for image in tokenizer.decode(codes.pixel)]
             sheet = contact_sheet(images, columns=min(len(images), 8), captions=prompts)
-            self.run.save_image(f"step-{step:06d}", sheet)
+            self.run.save_image(f"step-{step:06d}", sheet, step)
 
     def _counts(self, sources: list[SourceConfig], num_documents: int) -> TargetCounts:
         visual = self.unified.model.visual
