@@ -112,15 +112,21 @@ def _tokenizer(config: Any) -> nn.Module:
 
 def _unified(config: Any) -> nn.Module:
     from mllm.config import VisualSpec
+    from mllm.lora import add_adapters
     from mllm.model import UnifiedModel
     from mllm.pretrained import load_unified
     from tokenizer import DualTokenizer
 
     if config.init is not None:
-        return load_unified(config.init).model
-    tokenizer = DualTokenizer.from_pretrained(config.tokenizer)
-    with torch.device("meta"):
-        return UnifiedModel(config.model, VisualSpec.of(tokenizer), config.vocabulary_size, tokenizer.codebooks())
+        model = load_unified(config.init).model
+    else:
+        tokenizer = DualTokenizer.from_pretrained(config.tokenizer)
+        with torch.device("meta"):
+            spec, codebooks = VisualSpec.of(tokenizer), tokenizer.codebooks()
+            model = UnifiedModel(config.model, spec, config.vocabulary_size, codebooks)
+    if config.has_adapters:
+        add_adapters(model.llm, config.lora, config.loop.seed)
+    return model
 
 
 BUILDERS: dict[str, Callable[[Any], nn.Module]] = {

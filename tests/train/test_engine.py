@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from data.batch import Batch
 from data.loader import Loader
@@ -23,7 +23,9 @@ from data.sources import SourceConfig, open_sources
 from data.vocabulary import Vocabulary
 from heads.sampling import SamplingConfig
 from mllm.generate import generate_images
+from mllm.lora import add_adapters
 from mllm.loss import loss
+from mllm.model import UnifiedModel
 from mllm.pretrained import Unified
 from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
 from train.build_mllm import begin, continue_from, training_texts
@@ -33,6 +35,7 @@ from train.engine import Engine, EngineConfig, deepspeed_config
 from train.meter import LossMeter
 from train.parameters import group_parameters
 from train.precision import set_matmul_precision
+from train.train_mllm import TrainMllmConfig
 
 WHOLE = 1_000_000  # more than any parameter has: ZeRO-3 keeps all of them resident
 ENGINES = {
@@ -43,6 +46,10 @@ ENGINES = {
     "zero 0": EngineConfig(zero_stage=0, accumulation=2),
 }
 RESUMABLE = ("zero 3", "zero 1", "zero 0")
+ADAPTERS = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": ["q_proj", "down_proj"]}
+ADAPTED = {"trainable": ["lora", "projector", "heads"], "lora": ADAPTERS}
+ADAPTERS_ALONE = {**ADAPTED, "trainable": ["lora"]}
+DROPPING = {**ADAPTED, "lora": {**ADAPTERS, "dropout": 0.5}}
 
 
 class Setting:
@@ -51,13 +58,14 @@ class Setting:
     def __init__(self, folder: Path, engine: EngineConfig, world: World, checkpointing: bool = False, **changes: Any):
         config = tiny_config(folder, **changes)
         llm = replace(config.model.llm, gradient_checkpointing=checkpointing)
-        vocabulary = Vocabulary.from_pretrained(folder / "vocabulary")
+        vocabulary = Vocabulary.from_pretrained(config.vocabulary or folder / "vocabulary")
         model, tokenizer = replace(config.model, llm=llm), str(config.tokenizer)
         if config.init is None:
             self.unified = begin(model, tokenizer, vocabulary, 0, engine, world)
         else:
             self.unified = continue_from(config.init, model, engine, world)
         self.partitioned_at_birth = all(hasattr(p, "ds_id") for p in self.unified.model.llm.parameters())
+        adapt(self.unified.model, config)
         groups = group_parameters(self.unified.model, config.trainable, config.optimizer)
         self.engine = Engine(engine, world, self.unified.model, groups, config.optimizer, config.data.rows_per_batch)
         self.loader = Loader(config.data, vocabulary, None, world.rank, world.size, engine.accumulation)
@@ -74,6 +82,15 @@ class Setting:
         step = next(self.steps)
         self.backward(step.micro_batches, step.num_targets, factor)
         return self.engine.step()
+
+
+def adapt(model: UnifiedModel, config: TrainMllmConfig) -> None:
+    """Adapters, where the config has some, that do something: B begins at zero, and A then without a gradient."""
+    if config.has_adapters:
+        add_adapters(model.llm, config.lora, seed=3)
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                nn.init.normal_(parameter, std=0.1)
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
@@ -104,6 +121,12 @@ def two_ranks(folder: Path) -> None:
     for name in RESUMABLE:
         seen[f"{name} resumed"] = save_and_resume(folder, name, world)
         seen[f"{name} skipped"] = skip_a_step(folder, ENGINES[name], world)
+    for name, engine in ENGINES.items():
+        seen[f"{name} adapted"] = compare_to_one_process(folder, engine, world, **ADAPTED)
+    seen["checkpointed adapted"] = compare_to_one_process(folder, ENGINES["zero 3"], world, True, **ADAPTED)
+    seen["adapters alone"] = compare_to_one_process(folder, ENGINES["zero 3"], world, True, **ADAPTERS_ALONE)
+    seen["adapted resumed"] = save_and_resume(folder, "zero 3", world, **DROPPING)
+    seen["foreign"] = load_foreign(folder, world)
     seen["uneven"] = uneven(folder, world)
     seen["frozen"] = freeze(folder, world)
     seen["gathered"] = gather(folder, world)
@@ -117,8 +140,10 @@ def two_ranks(folder: Path) -> None:
         torch.save(seen, folder / "seen.pt")
 
 
-def compare_to_one_process(folder: Path, config: EngineConfig, world: World, checkpointing: bool = False) -> dict:
-    setting = Setting(folder, config, world, checkpointing)
+def compare_to_one_process(
+    folder: Path, config: EngineConfig, world: World, checkpointing: bool = False, **changes: Any
+) -> dict:
+    setting = Setting(folder, config, world, checkpointing, **changes)
     step = next(setting.steps)
     setting.backward(step.micro_batches, step.num_targets)
     grads = gradients(setting.engine.model)
@@ -126,15 +151,16 @@ def compare_to_one_process(folder: Path, config: EngineConfig, world: World, che
     return {"gradients": grads, "norm": norm, "means": setting.meter.means(), "weights": setting.engine.state_dict()}
 
 
-def save_and_resume(folder: Path, name: str, world: World) -> dict:
-    first, checkpoints = Setting(folder, ENGINES[name], world), folder / name.replace(" ", "-")
+def save_and_resume(folder: Path, name: str, world: World, **changes: Any) -> dict:
+    first = Setting(folder, ENGINES[name], world, **changes)
+    checkpoints = folder / "-".join([*name.split(), *changes])
     first.step()
     first.step()
     torch.rand(7)  # a generator state that a fresh start does not have
     first.engine.save(checkpoints, 2, {"loader": first.loader.state_dict()})
     expected_noise = torch.rand(3)
     first.step()
-    second = Setting(folder, ENGINES[name], world)
+    second = Setting(folder, ENGINES[name], world, **changes)
     state = second.engine.load(latest_checkpoint(checkpoints))
     second.loader.load_state_dict(state["loader"])
     second.steps = iter(second.loader)
@@ -189,6 +215,13 @@ def load_partitioned(folder: Path, world: World) -> dict:
     return {"weights": weights, "partitioned": setting.partitioned_at_birth, "norm": setting.step()}
 
 
+def load_foreign(folder: Path, world: World) -> dict:
+    """A pretrained Llama whose vocabulary lacks the control tokens, read into partitions and given them."""
+    model = {"llm": {"path": str(folder / "llama")}, "heads": tiny_document(folder)["model"]["heads"]}
+    setting = Setting(folder, ENGINES["zero 3"], world, model=model, vocabulary=str(folder / "llama"))
+    return {"weights": setting.engine.state_dict(), "norm": setting.step(), "next": setting.step()}
+
+
 def continue_partitioned(folder: Path, world: World) -> dict:
     """An exported model of an earlier stage, read into partitions."""
     setting = Setting(folder, ENGINES["zero 3"], world, init=str(folder / "export"), tokenizer=None, model={})
@@ -234,6 +267,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     torch.manual_seed(5)
     Qwen2ForCausalLM(llm).save_pretrained(folder / "llm")
+    foreign = LlamaTokenizer().train_new_from_iterator(training_texts(tiny_config(folder).data.sources), 300)
+    foreign.save_pretrained(folder / "llama")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=len(foreign))).save_pretrained(folder / "llama")
     unified = reference(folder)
     unified.model.save_pretrained(folder / "export", unified.vocabulary, unified.tokenizer)
     return folder
@@ -250,14 +287,21 @@ def one_process(folder: Path) -> Iterator[dict[str, Any]]:
     """The same global batch in one piece, without DeepSpeed."""
     precision = torch.backends.mkldnn.matmul.fp32_precision
     set_matmul_precision("fp32")
-    unified, config = reference(folder), tiny_config(folder)
+    yield large_batch(folder)
+    torch.backends.mkldnn.matmul.fp32_precision = precision
+
+
+def large_batch(folder: Path, **changes: Any) -> dict[str, Any]:
+    unified, config = reference(folder), tiny_config(folder, **changes)
+    adapt(unified.model, config)
+    group_parameters(unified.model, config.trainable, config.optimizer)
     data = replace(config.data, rows_per_batch=4 * config.data.rows_per_batch)
     step = next(iter(Loader(data, unified.vocabulary)))
     sums = unified.model(step.micro_batches[0])
     total = loss(sums, unified.model.config.loss_weights, step.num_targets)
     total.backward()
-    yield {"loss": total.item(), "gradients": {n: p.grad for n, p in unified.model.named_parameters()}}
-    torch.backends.mkldnn.matmul.fp32_precision = precision
+    grads = {n: p.grad for n, p in unified.model.named_parameters() if p.requires_grad}
+    return {"loss": total.item(), "gradients": grads}
 
 
 def reference(folder: Path) -> Unified:
@@ -284,6 +328,34 @@ def test_two_ranks_with_two_micro_batches_have_the_gradient_of_one_large_batch(n
     assert seen[name]["means"]["loss"] == pytest.approx(one_process["loss"], rel=1e-5)
     norm = math.sqrt(sum(grad.square().sum() for grad in one_process["gradients"].values()))
     assert seen[name]["norm"] == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [*ENGINES, "checkpointed"])
+def test_so_they_have_of_adapters(name, seen, folder):
+    expected = large_batch(folder, **ADAPTED)
+    assert {"lora_A", "lora_B"} <= {part for name in expected["gradients"] for part in name.split(".")}
+    assert all(grad.any() for name, grad in expected["gradients"].items() if ".lora_" in name)
+    assert_same_gradients(seen[f"{name} adapted"]["gradients"], expected["gradients"])
+    assert seen[f"{name} adapted"]["means"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_adapters_learn_alone_too(seen, folder):
+    assert_same_gradients(seen["adapters alone"]["gradients"], large_batch(folder, **ADAPTERS_ALONE)["gradients"])
+
+
+def test_adapters_with_dropout_resume_bit_for_bit(seen):
+    assert_equal(seen["adapted resumed"]["resumed"], seen["adapted resumed"]["uninterrupted"])
+
+
+def test_a_vocabulary_without_the_control_tokens_gets_them_in_partitions(seen, folder):
+    weights, before = seen["foreign"]["weights"], load_file(folder / "llama" / "model.safetensors")
+    ids = Vocabulary.from_pretrained(folder / "llama").new_ids
+    assert len(ids) == 6
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        mean = before[name].mean(0)
+        assert torch.equal(weights[f"llm.{name}"][: min(ids)], before[name])
+        torch.testing.assert_close(weights[f"llm.{name}"][ids], mean.expand(6, -1))
+    assert math.isfinite(seen["foreign"]["norm"]) and math.isfinite(seen["foreign"]["next"])
 
 
 @pytest.mark.parametrize("name", RESUMABLE)
