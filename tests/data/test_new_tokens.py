@@ -5,12 +5,12 @@ from transformers import LlamaTokenizer
 
 from data.vocabulary import REQUIRED_TOKENS, ImageSlot, Vocabulary
 
-TEXTS = ["Draw: a red apple, 3d style", "What is this? A waving hand.\nuser assistant"] * 4
+TEXTS = ["Draw: a red apple, 3d style", "What is this? A waving hand.\nuser assistant", "a_m <| c |> d"] * 4
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """LLaMA-2's kind: no byte-level alphabet, spaces as ▁, bytes for what it does not know."""
+    """LLaMA-2's kind: spaces are ▁, and there is no byte-level alphabet."""
     folder = tmp_path_factory.mktemp("llama")
     LlamaTokenizer().train_new_from_iterator(TEXTS, 300).save_pretrained(folder)
     return folder

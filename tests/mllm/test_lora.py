@@ -12,7 +12,7 @@ from torch import Tensor
 from mllm.llm import build_llm
 from mllm.lora import LoraConfig, add_adapters, take_off_adapters
 from mllm.model import UnifiedModel
-from mllm.pretrained import load_unified, save_unified
+from mllm.pretrained import save_unified
 
 LORA = LoraConfig(rank=4, alpha=6.0, dropout=0.0, target_modules=["q_proj", "v_proj", "down_proj"])
 
@@ -60,7 +60,7 @@ def test_an_export_has_the_logits_of_the_adapted_model(make_model, vocabulary, t
     assert (adapted - base).abs().max() > 0.1
     folder = export(model, lora, tmp_path / "export", vocabulary, tokenizer)
     assert (folder / "adapter").is_dir() != merge
-    loaded, _, _ = load_unified(folder)
+    loaded = UnifiedModel.from_pretrained(folder)
     assert set(dict(loaded.named_parameters())) == names
     torch.testing.assert_close(logits(loaded), adapted, rtol=1e-4, atol=1e-4)
 
@@ -89,4 +89,4 @@ def test_mistakes_are_named(make_model, vocabulary, tokenizer, tmp_path):
     folder = export(adapt(model, lora), lora, tmp_path / "export", vocabulary, tokenizer)
     (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"\x00" * 50)
     with pytest.raises(ValueError, match="holds no adapter of this model"):
-        load_unified(folder)
+        UnifiedModel.from_pretrained(folder)
