@@ -1,8 +1,8 @@
 """The text vocabulary and the ChatML layout around text and images (Sec. 3.3).
 
 The one place that knows how a conversation is spelt in tokens, used by the training documents and by generation alike.
-An image is `<|vision_start|>`, N × `<|image_pad|>`, `<|vision_end|>`: delimiters that Qwen2.5 already has, so that no
-embedding is resized. A turn is `<|im_start|>{role}\\n{content}<|im_end|>\\n`. There is no default system prompt.
+An image is `<|vision_start|>`, N × `<|image_pad|>`, `<|vision_end|>`: delimiters that Qwen2.5 already has, so that its
+embedding is not resized. A turn is `<|im_start|>{role}\\n{content}<|im_end|>\\n`. There is no default system prompt.
 """
 
 import json

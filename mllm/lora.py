@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -99,7 +100,7 @@ def _changes(adapter: Mapping[str, Tensor], scale: float) -> Iterator[tuple[str,
             yield name.removeprefix(PREFIX).replace(".lora_A.", "."), scale * (up.double() @ down.double())
 
 
-def _peft_config(config: LoraConfig):
+def _peft_config(config: LoraConfig) -> Any:
     from peft import LoraConfig as PeftConfig
 
     return PeftConfig(

@@ -150,6 +150,8 @@ def one_process(folder: Path) -> None:
     adapted = {**document, "trainable": ["lora", "projector"], "optimizer": {"learning_rate": 0.02}}
     for name, merge in (("merged", True), ("apart", False)):
         main(tiny_config(folder, **{**adapted, "out": f"{folder}/{name}", "lora": {"rank": 2, "merge": merge}}))
+    later = {**document, "out": f"{folder}/after", "init": f"{folder}/apart/export", "trainable": ["heads"]}
+    main(tiny_config(folder, **later))
     main(reading_config(folder))
     drawing = reading_config(folder, out=f"{folder}/drawing", data=tiny_document(folder)["data"])
     broken = replace(config, out=str(folder / "broken"), optimizer=replace(config.optimizer, learning_rate=1e30))
@@ -230,6 +232,8 @@ def test_adapters_are_merged_into_the_export_or_lie_beside_it(alone):
     loaded = [load_unified(alone / name / "export").model.state_dict() for name in ("merged", "apart")]
     assert all(torch.equal(loaded[0][name], loaded[1][name]) for name in before)
     assert "lr.lora" in read_log(alone / "merged" / "log.jsonl")[0]
+    after = load_file(alone / "after" / "export" / "model.safetensors")  # a later stage, which read it into partitions
+    assert all(torch.equal(after[name], merged[name]) for name in before if name.startswith("llm."))
 
 
 def test_lora_is_named_where_it_is_meant(tmp_path):
