@@ -74,7 +74,7 @@ class LossWeights:
 @dataclass(frozen=True)
 class UnifiedConfig:
     llm: LLMConfig = field(default_factory=LLMConfig)
-    heads: DepthHeadConfig = field(default_factory=DepthHeadConfig)
+    heads: DepthHeadConfig | None = field(default_factory=DepthHeadConfig)  # null: the model reads images, never draws
     visual_input: str = "both"  # which codes the LLM reads: both, pixel or semantic (the ablation of tables 2 and 4)
     patch_positions: bool = False  # add learned row and column vectors to patches: small models from nothing gain by it
     visual_dropout: float = 0.0  # share of the generated images whose patches are hidden from the LLM in training

@@ -51,7 +51,7 @@ def _generate(
 ) -> DualCodes:
     num_images, (num_patches, depth) = len(seeds), model.visual.shape
     codes = DualCodes(*torch.zeros(2, num_images, num_patches, depth, dtype=torch.int64, device=model.device))
-    heads = {"pixel": model.pixel_head, "semantic": model.semantic_head}
+    heads = {branch: model.head(branch) for branch in ("pixel", "semantic")}
     random = uniforms(seeds, num_patches, len(heads), depth).to(model.device)
     ids, mask = left_pad(prompts, pad_id, model.device)
     decoder = CachedDecoder(model, mask, num_patches - 1)

@@ -46,9 +46,10 @@ class UnifiedModel(nn.Module):
         hidden_size = self.llm.config.hidden_size
         grid = visual.grid if config.patch_positions else None
         self.visual_embedding = VisualEmbedding(config.visual_input, visual.code_dim, hidden_size, grid).to(dtype)
-        sizes = (hidden_size, visual.code_dim, visual.depth, visual.codebook_size)
-        self.pixel_head = DepthTransformer(config.heads, *sizes).to(dtype)
-        self.semantic_head = DepthTransformer(config.heads, *sizes).to(dtype)
+        if config.heads is not None:
+            sizes = (hidden_size, visual.code_dim, visual.depth, visual.codebook_size)
+            self.pixel_head = DepthTransformer(config.heads, *sizes).to(dtype)
+            self.semantic_head = DepthTransformer(config.heads, *sizes).to(dtype)
 
     def forward(self, batch: Batch) -> LossSums:
         """Sums of Eq. 7 and 8 over the batch's targets."""
@@ -114,8 +115,20 @@ class UnifiedModel(nn.Module):
         rows, targets = predicting_rows(hidden_states, mask, labels[mask])
         return self.llm.get_output_embeddings()(rows, targets)
 
+    def head(self, branch: str) -> DepthTransformer:
+        """The head of the `pixel` or of the `semantic` codes."""
+        if self.config.heads is None:
+            raise ValueError(
+                "the model has no heads (model.heads: null), so it reads images and cannot draw any: draw with another "
+                "model, and train this one on documents whose images are only read."
+            )
+        return getattr(self, f"{branch}_head")
+
     def _head_loss(self, branch: str, hidden_states: Tensor, batch: Batch) -> CrossEntropy:
-        head: DepthTransformer = getattr(self, f"{branch}_head")
+        if self.config.heads is None and not batch.target_mask.any():
+            none = torch.zeros(self.visual.depth, device=hidden_states.device)
+            return CrossEntropy(none, none.long())
+        head = self.head(branch)
         is_target = batch.target_mask[batch.image_mask]  # bool[B * N]
         codes = getattr(batch, branch).flatten(0, 1)[is_target]  # int64[M, D]
         rows, codes = predicting_rows(hidden_states, batch.target_mask, codes)

@@ -1,5 +1,6 @@
 """What a stage of the unified model starts from: an exported folder of an earlier stage, or nothing."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,12 +12,14 @@ import torch
 from data.sources import SourceConfig, open_sources
 from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
 from mllm.config import UnifiedConfig, VisualSpec
-from mllm.llm import set_checkpointing
+from mllm.llm import build_llm, set_checkpointing
 from mllm.model import UnifiedModel
 from mllm.pretrained import Unified, load_unified
 from tokenizer import DualTokenizer
 from train.distributed import World
 from train.engine import EngineConfig, partitioned_loading, whole
+
+logger = logging.getLogger(__name__)
 
 
 def continue_from(folder: str, model: UnifiedConfig, engine: EngineConfig, world: World) -> Unified:
@@ -46,9 +49,9 @@ def begin(
     dual_tokenizer = DualTokenizer.from_pretrained(tokenizer)
     torch.manual_seed(seed)  # the same weights on every rank
     with partitioned_loading(engine, world) if model.llm.path else nullcontext():
-        unified_model = UnifiedModel(
-            model, VisualSpec.of(dual_tokenizer), len(vocabulary), dual_tokenizer.codebooks(), dtype=engine.dtype
-        )
+        llm = build_llm(model.llm, len(vocabulary), engine.dtype, vocabulary.new_ids, whole)
+    spec, codebooks = VisualSpec.of(dual_tokenizer), dual_tokenizer.codebooks()
+    unified_model = UnifiedModel(model, spec, len(vocabulary), codebooks, dtype=engine.dtype, llm=llm)
     return Unified(unified_model, vocabulary, dual_tokenizer)
 
 
@@ -57,7 +60,11 @@ def open_vocabulary(
 ) -> Vocabulary:
     """The vocabulary at `path`, or one of `size` entries trained on the texts of `sources` and kept in `folder`."""
     if path is not None:
-        return Vocabulary.from_pretrained(path)
+        vocabulary = Vocabulary.from_pretrained(path)
+        if vocabulary.new_ids and world.is_main:
+            tokens = ", ".join(vocabulary.tokenizer.convert_ids_to_tokens(vocabulary.new_ids))
+            logger.warning("%s lacks %s: added, each beginning as the mean of the other tokens", path, tokens)
+        return vocabulary
     if fresh:
         world.on_main(lambda: Vocabulary.train(training_texts(sources), size).save_pretrained(folder))
     return Vocabulary.from_pretrained(folder)

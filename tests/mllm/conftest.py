@@ -11,7 +11,8 @@ from data.vocabulary import Vocabulary
 from heads.config import DepthHeadConfig
 from mllm.config import LLMConfig, UnifiedConfig, VisualSpec
 from mllm.model import UnifiedModel
-from tokenizer import Codebooks
+from tokenizer import Codebooks, DecoderConfig, DualTokenizer, QuantizerConfig, TokenizerConfig
+from tokenizer.tower import VisionTower
 
 IGNORE = -100
 N, D, K, C = 4, 3, 8, 4
@@ -26,6 +27,7 @@ LLM = LLMConfig(
     attn_implementation="sdpa",
 )
 HEADS = DepthHeadConfig(num_layers=2, width=16, num_heads=2, mlp_width=32)
+TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 @dataclass
@@ -38,6 +40,16 @@ class Document:
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
     return Vocabulary.train(["Draw: a red apple, 3d style", "What is this? A waving hand."] * 3, 320)
+
+
+@pytest.fixture
+def tokenizer() -> DualTokenizer:
+    """2 x 2 positions, D = 3, K = 8, C = 4."""
+    torch.manual_seed(0)
+    quantizer = QuantizerConfig(code_dim=4, codebook_size=8, depth=3)
+    decoder = DecoderConfig(in_channels=8, base_channels=8, channel_multipliers=[1, 1], num_res_blocks=1)
+    config = TokenizerConfig(pixel_layer=1, semantic_layer=2, pixel=quantizer, semantic=quantizer, decoder=decoder)
+    return DualTokenizer(config, VisionTower({**TOWER, "image_size": 8, "patch_size": 4})).freeze()
 
 
 @pytest.fixture
