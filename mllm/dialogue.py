@@ -6,7 +6,7 @@ is read by what follows, in this reply and in later ones. Between texts and imag
 one forward pass where an image costs hundreds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from mllm.messages import Message, Segment, read_messages
 from mllm.model import UnifiedModel
 from mllm.prompts import Prompt, embed_prompts
 from tokenizer import DualCodes
+
 
 @dataclass(frozen=True)
 class TextSampling:
@@ -53,6 +54,9 @@ class ImagePiece(NamedTuple):
     done: bool
 
 
+Piece = TextPiece | ImagePiece
+
+
 def generate(
     model: UnifiedModel,
     vocabulary: Vocabulary,
@@ -62,13 +66,20 @@ def generate(
     seed: int = 0,
 ) -> Message:
     """The assistant's reply: its texts and images in order."""
-    segments: list[Segment] = [""]
-    for piece in stream(model, vocabulary, messages, text, sampling, seed, num_rows=model.visual.grid[0]):
+    return message_of(stream(model, vocabulary, messages, text, sampling, seed, num_rows=model.visual.grid[0]))
+
+
+def message_of(pieces: Iterable[Piece]) -> Message:
+    """The reply that was streamed; an image that was not finished is left out."""
+    segments: list[Segment] = []
+    for piece in pieces:
         if isinstance(piece, ImagePiece):
-            segments += [piece.codes, ""]
+            segments += [piece.codes] if piece.done else []
+        elif segments and isinstance(segments[-1], str):
+            segments[-1] += piece.text
         else:
-            segments[-1] += piece.text  # type: ignore[operator]
-    return Message("assistant", [segment for segment in segments if not isinstance(segment, str) or segment])
+            segments.append(piece.text)
+    return Message("assistant", segments)
 
 
 def stream(
@@ -79,7 +90,7 @@ def stream(
     sampling: SamplingConfig = SamplingConfig(),
     seed: int = 0,
     num_rows: int = 1,
-) -> Iterator[TextPiece | ImagePiece]:
+) -> Iterator[Piece]:
     """The reply as it is made: characters, and an image after every `num_rows` rows of it.
 
     Its images have the seeds `seed`, `seed` + 1, … The caller may stop at any piece. A conversation that does not fit
@@ -108,7 +119,7 @@ class _Reply:
         self.generator = torch.Generator().manual_seed(seed)
         self.limit = model.llm.config.max_position_embeddings
 
-    def pieces(self, num_rows: int) -> Iterator[TextPiece | ImagePiece]:
+    def pieces(self, num_rows: int) -> Iterator[Piece]:
         while True:
             yield from self._text()
             if self.ids[-1] != self.vocabulary.vision_start:

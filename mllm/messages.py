@@ -25,7 +25,7 @@ def read_messages(vocabulary: Vocabulary, messages: Sequence[Message], model: Un
     for number, (role, segments) in enumerate(messages, start=1):
         if role not in ROLES:
             raise ValueError(f"message {number} is of role {role!r}: choose {', '.join(ROLES)}.")
-        if not any(not isinstance(segment, str) or segment.strip() for segment in segments):
+        if role != "assistant" and not any(not isinstance(s, str) or s.strip() for s in segments):
             raise ValueError(f"message {number} is empty: say or show something.")
         pictures = [segment for segment in segments if not isinstance(segment, str)]
         for picture in pictures:
