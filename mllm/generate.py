@@ -12,7 +12,7 @@ from data.vocabulary import Vocabulary
 from heads.sampling import SamplingConfig, sample_codes, uniforms
 from mllm.decoding import CachedDecoder, inference, left_pad
 from mllm.model import UnifiedModel
-from tokenizer import DualCodes
+from tokenizer import DualCodes, ProjectionCache
 
 OnPosition = Callable[[int, DualCodes], None]
 
@@ -55,6 +55,7 @@ def _generate(
     random = uniforms(seeds, num_patches, len(heads), depth).to(model.device)
     ids, mask = left_pad(prompts, pad_id, model.device)
     decoder = CachedDecoder(model, mask, num_patches - 1)
+    caches = {branch: ProjectionCache(num_patches) for branch in heads}
     embeddings = model.llm.get_input_embeddings()(ids)
     for position in range(num_patches):
         hidden_states = decoder.advance(embeddings)
@@ -62,7 +63,7 @@ def _generate(
             getattr(codes, branch)[:, position] = sample_codes(
                 head,
                 hidden_states,
-                partial(model.codebooks.vectors_at, branch),
+                partial(model.code_vectors_at, branch),
                 random[:, position, i],
                 sampling.branch(branch),
             )
@@ -70,6 +71,6 @@ def _generate(
             on_position(position, codes)
         if position + 1 < num_patches:
             patch = DualCodes(*(branch[:, position : position + 1] for branch in codes))
-            embeddings = model.visual_embedding(model.codebooks.sums(patch), position)
+            embeddings = model.visual_embedding(model.patch_features(patch, caches), position)
             embeddings = embeddings.repeat(len(prompts) // num_images, 1, 1)
     return codes

@@ -8,6 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class ProjectionCache:
+    """Keys and values float[B, heads, N, head_width] of the positions so far, for one position after the other."""
+
+    def __init__(self, num_positions: int):
+        self.num_positions, self.length = num_positions, 0
+        self.keys = self.values = Tensor()
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the next position, float[B, heads, 1, head_width] → of all positions so far."""
+        if self.length == 0:
+            self.keys, self.values = (x.new_empty(*x.shape[:2], self.num_positions, x.shape[3]) for x in (key, value))
+        at, self.length = self.length, self.length + 1
+        self.keys[:, :, at : self.length], self.values[:, :, at : self.length] = key, value
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+
 class LinearProjection(nn.Module):
     """LayerNorm and a linear map, float[B, N, in] → float[B, N, out].
 
@@ -16,10 +32,12 @@ class LinearProjection(nn.Module):
 
     def __init__(self, in_width: int, out_width: int):
         super().__init__()
+        self.out_width = out_width
         self.norm = nn.LayerNorm(in_width)
         self.linear = nn.Linear(in_width, out_width)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, cache: ProjectionCache | None = None) -> Tensor:
+        """A position depends on itself alone, so a cache has nothing to keep."""
         return self.linear(self.norm(features))
 
 
@@ -28,7 +46,7 @@ class AttentionProjection(nn.Module):
 
         y = W·norm(x) + attention(norm(x));   y ← y + mlp(norm(y))
 
-    Each norm is its own. One of the two widths divides the other.
+    Each norm is its own. One of the two widths divides the other. With a cache, x is the one next position.
     """
 
     def __init__(self, in_width: int, out_width: int):
@@ -38,6 +56,7 @@ class AttentionProjection(nn.Module):
                 f"an attention projection from {in_width} to {out_width} needs one width to divide the other: "
                 "choose another code_dim, or projection: linear"
             )
+        self.out_width = out_width
         self.attention_norm = nn.LayerNorm(in_width)
         self.attention = ProjectionAttention(in_width, out_width)
         self.residual_norm = nn.LayerNorm(in_width)
@@ -45,8 +64,8 @@ class AttentionProjection(nn.Module):
         self.mlp_norm = nn.LayerNorm(out_width)
         self.mlp = GatedMLP(out_width)
 
-    def forward(self, features: Tensor) -> Tensor:
-        y = self.residual(self.residual_norm(features)) + self.attention(self.attention_norm(features))
+    def forward(self, features: Tensor, cache: ProjectionCache | None = None) -> Tensor:
+        y = self.residual(self.residual_norm(features)) + self.attention(self.attention_norm(features), cache)
         return y + self.mlp(self.mlp_norm(y))
 
 
@@ -68,12 +87,14 @@ class ProjectionAttention(nn.Module):
         nn.init.zeros_(self.query.bias)
         nn.init.zeros_(self.value.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: ProjectionCache | None = None) -> Tensor:
         q, k, v = (
             linear(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # [B, heads, N, head_width]
             for linear in (self.query, self.key, self.value)
         )
-        h = F.scaled_dot_product_attention(q, k, v, is_causal=self.expands)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        h = F.scaled_dot_product_attention(q, k, v, is_causal=self.expands and cache is None)
         return self.output(h.transpose(1, 2).flatten(2) if self.expands else h.mean(1))
 
 

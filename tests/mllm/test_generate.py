@@ -5,6 +5,7 @@ import heads.sampling
 from heads.sampling import BranchSampling, SamplingConfig
 from mllm.decoding import CachedDecoder, left_pad
 from mllm.generate import generate_images
+from tests.mllm.conftest import OTHER_HEADS
 from tokenizer import DualCodes
 
 CAPTIONS = ["a red apple", "a waving hand in a very long caption, 3d style", "x"]
@@ -30,15 +31,19 @@ def teacher_forced(model, prompt: list[int], codes: DualCodes):
     branches = []
     for branch in ("pixel", "semantic"):
         head = getattr(model, f"{branch}_head")
-        states = head(hidden_states, model.codebooks.vectors(branch, getattr(codes, branch)))
+        states = head(hidden_states, model.code_vectors(branch, getattr(codes, branch)))
         branches.append(torch.einsum("ndw,dkw->ndk", states, head.classifiers.weight))
     return torch.stack(branches, dim=1)
 
 
-@pytest.mark.parametrize("patch_positions", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"patch_positions": True}, {"heads": OTHER_HEADS}, {"visual_features": "post_quant"}],
+    ids=["plain", "patch positions", "other heads", "post-quant"],
+)
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
-def test_cached_logits_equal_teacher_forced_logits(make_model, vocabulary, drawn_logits, cfg, patch_positions):
-    model = make_model(patch_positions=patch_positions)
+def test_cached_logits_equal_teacher_forced_logits(make_model, vocabulary, drawn_logits, cfg, changes):
+    model = make_model(**changes)
     codes = generate_images(model, vocabulary, CAPTIONS, SamplingConfig(cfg=cfg), SEEDS)
     cached = torch.stack(drawn_logits).view(4, 2, 3, len(CAPTIONS), 8)
     with torch.no_grad():
