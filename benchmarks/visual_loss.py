@@ -54,6 +54,9 @@ def plain(states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), targets.flatten(), reduction="sum")
 
 
+LOSSES: dict[str, Loss] = {"ours": ours, "plain": plain}
+
+
 def measure(sizes: LossSizes, device: str, dtype: torch.dtype, repeats: int) -> dict:
     """Both codebooks, as in a step: two losses, then one backward pass."""
     torch.manual_seed(0)
@@ -64,39 +67,37 @@ def measure(sizes: LossSizes, device: str, dtype: torch.dtype, repeats: int) -> 
         targets = torch.randint(sizes.codebook_size, (sizes.rows, sizes.depth), device=device)
         heads.append((states, weight.to(dtype).requires_grad_(), targets))
 
-    def run(loss: Loss) -> float:
-        for states, weight, _ in heads:
-            states.grad = weight.grad = None
-        total = torch.stack([loss(*head) for head in heads]).sum()
-        total.backward()
-        return total.item()
+    values = {}
 
-    losses = {"ours": ours, "plain": plain}
-    values = {name: run(loss) for name, loss in losses.items()}
-    seconds = medians({name: lambda loss=loss: run(loss) for name, loss in losses.items()}, repeats)
-    peaks = {}
-    for part, with_gradients in (("loss alone", False), ("with the classifiers' gradients", True)):
+    def clear() -> None:
         for states, weight, _ in heads:
             states.grad = weight.grad = None
+
+    def run(name: str) -> None:
+        clear()
+        total = torch.stack([LOSSES[name](*head) for head in heads]).sum()
+        total.backward()
+        values[name] = total.item()
+
+    seconds = medians({name: lambda name=name: run(name) for name in LOSSES}, repeats)
+    ratios, megabytes = {"time": seconds["ours"] / seconds["plain"]}, {}
+    for part, with_gradients in (("memory, loss alone", False), ("memory, with the classifiers' gradients", True)):
+        for _, weight, _ in heads:
             weight.requires_grad_(with_gradients)
-        for name, loss in losses.items():
-            run(loss)  # what is allocated once
-            for states, weight, _ in heads:
-                states.grad = weight.grad = None
-            peaks[f"{name}, {part}"] = peak_memory(lambda loss=loss: run(loss), device == "cuda") / 1e6
-    ratios = {
-        "time": seconds["ours"] / seconds["plain"],
-        **{part: peaks[f"ours, {part}"] / peaks[f"plain, {part}"]
-           for part in ("loss alone", "with the classifiers' gradients")},
+        for name in LOSSES:
+            clear()
+            megabytes[f"{name}, {part}"] = peak_memory(lambda name=name: run(name), device == "cuda") / 1e6
+        ratios[part] = megabytes[f"ours, {part}"] / megabytes[f"plain, {part}"]
+    return {
+        "sizes": asdict(sizes), "losses": values, "seconds": seconds, "megabytes": megabytes, "ours / plain": ratios,
     }  # fmt: skip
-    return {"sizes": asdict(sizes), "losses": values, "seconds": seconds, "megabytes": peaks, "ours / plain": ratios}
 
 
 def show(figures: dict) -> None:
     for name in ("losses", "seconds", "megabytes", "ours / plain"):
-        print(name)
+        print(f"{name}:")
         for key, value in figures[name].items():
-            print(f"  {key:<40}{value:12.3f}")
+            print(f"  {key:<48}{value:12.3f}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from mllm.codebooks import root_mean_square
 from tokenizer import Codebooks, DualCodes, ProjectionCache
@@ -24,6 +24,8 @@ class PostQuantFeatures(nn.Module):
     scale of its own, and a few dimensions that outweigh all others.
     """
 
+    scales: Tensor
+
     def __init__(self, codebooks: Codebooks) -> None:
         super().__init__()
         if codebooks.pixel_out is None or codebooks.semantic_out is None:
@@ -36,7 +38,7 @@ class PostQuantFeatures(nn.Module):
         self.register_buffer("scales", scales, persistent=False)
 
     def forward(self, code_sums: DualCodes, caches: Caches | None = None) -> DualCodes:
-        """Unit-scale sums float32[B, N, C] -> features float[B, N, H] of each branch; with caches, of one next patch."""
+        """Unit-scale sums float32[B, N, C] -> features float[B, N, H], each branch; with caches, of one next patch."""
         features = []
         for scale, (branch, project) in zip(self.scales, self.projections.items(), strict=True):
             sums = getattr(code_sums, branch) * scale  # as the tokenizer knows them

@@ -120,8 +120,8 @@ class DualTokenizer(nn.Module):
         return DualCodes(self.pixel_quantizer.embed(codes.pixel), self.semantic_quantizer.embed(codes.semantic))
 
     def codebooks(self) -> Codebooks:
-        books = (quantizer.stacked_codebooks() for quantizer in (self.pixel_quantizer, self.semantic_quantizer))
-        return Codebooks(*books, self.pixel_out, self.semantic_out)
+        pixel, semantic = self.pixel_quantizer.stacked_codebooks(), self.semantic_quantizer.stacked_codebooks()
+        return Codebooks(pixel, semantic, self.pixel_out, self.semantic_out)
 
     def freeze(self) -> "DualTokenizer":
         """For use below a language model: no gradients, no codebook updates, evaluation mode."""
