@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from benchmarks.data_train import mixture_of
-from benchmarks.timing import machine, medians, write_json
+from benchmarks.timing import machine, medians, work_clock, write_json
 from data.batch import Batch
 from data.mixture import Mixture
 from data.packing import collate
@@ -59,7 +59,7 @@ def measure(model: UnifiedModel, batches: dict[str, Batch], num_tokens: int, rep
         total.backward()
         losses[name] = total.item()
 
-    seconds = medians({name: lambda name=name: step(name) for name in batches}, repeats)
+    seconds = medians({name: lambda name=name: step(name) for name in batches}, repeats, work_clock)
     figures = {
         name: {
             "rows": len(batch.input_ids),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.timing import machine, medians, write_json
+from benchmarks.timing import machine, medians, work_clock, write_json
 from benchmarks.unified_sizes import Sizes, build, drawings, flops
 from data.batch import Batch
 from heads.cross_entropy import IGNORE
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def measure(model: UnifiedModel, batch: Batch, repeats: int) -> dict:
-    seconds = medians(contenders(model.train(), batch), repeats)
+    seconds = medians(contenders(model.train(), batch), repeats, work_clock)
     counted = flops(model, batch)
     parts = {name: value for name, value in seconds.items() if name not in ("bare LLM", "ours")}
     return {

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.memory import peak_memory
-from benchmarks.timing import machine, medians, write_json
+from benchmarks.timing import machine, medians, work_clock, write_json
 from heads.cross_entropy import chunked_cross_entropy
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -79,7 +79,7 @@ def measure(sizes: LossSizes, device: str, dtype: torch.dtype, repeats: int) -> 
         total.backward()
         values[name] = total.item()
 
-    seconds = medians({name: lambda name=name: run(name) for name in LOSSES}, repeats)
+    seconds = medians({name: lambda name=name: run(name) for name in LOSSES}, repeats, work_clock)
     ratios, megabytes = {"time": seconds["ours"] / seconds["plain"]}, {}
     for part, with_gradients in (("memory, loss alone", False), ("memory, with the classifiers' gradients", True)):
         for _, weight, _ in heads:

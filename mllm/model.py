@@ -90,8 +90,8 @@ class UnifiedModel(nn.Module):
         return embeddings.index_put(places, visual[:num_images].flatten(0, 1).to(embeddings.dtype))
 
     def patch_features(self, codes: DualCodes, caches: Caches | None = None) -> DualCodes:
-        """What the visual embedding reads of int64[B, N, D] per branch: float[B, N, C or H]; with caches, of the one
-        patch that comes next."""
+        """What the visual embedding reads of int64[B, N, D] per branch: float[B, N, C or H]; with caches, of the
+        patches that come next."""
         sums = self.codebooks.sums(codes)
         return sums if self.post_quant is None else self.post_quant(sums, caches)
 

@@ -38,7 +38,7 @@ class PostQuantFeatures(nn.Module):
         self.register_buffer("scales", scales, persistent=False)
 
     def forward(self, code_sums: DualCodes, caches: Caches | None = None) -> DualCodes:
-        """Unit-scale sums float32[B, N, C] -> features float[B, N, H], each branch; with caches, of one next patch."""
+        """Unit-scale sums float32[B, N, C] -> features float[B, N, H], each branch; with caches, of the next."""
         features = []
         for scale, (branch, project) in zip(self.scales, self.projections.items(), strict=True):
             sums = getattr(code_sums, branch) * scale  # as the tokenizer knows them

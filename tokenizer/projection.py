@@ -4,24 +4,31 @@ The paper says that features are projected and not how. `linear` is the least th
 the authors' released code.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class ProjectionCache:
-    """Keys and values float[B, heads, N, head_width] of the positions so far, for one position after the other."""
+    """Keys and values float[B, heads, N, head_width] of the positions so far; shapes stay, so a step can be compiled."""
 
     def __init__(self, num_positions: int):
-        self.num_positions, self.length = num_positions, 0
-        self.keys = self.values = Tensor()
+        self.num_positions = num_positions
+        self.keys: Tensor | None = None
 
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of the next position, float[B, heads, 1, head_width] → of all positions so far."""
-        if self.length == 0:
-            self.keys, self.values = (x.new_empty(*x.shape[:2], self.num_positions, x.shape[3]) for x in (key, value))
-        at, self.length = self.length, self.length + 1
-        self.keys[:, :, at : self.length], self.values[:, :, at : self.length] = key, value
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of the next n positions, float[B, heads, n, head_width] → of all N, and which each sees, bool[n, N]."""
+        if self.keys is None:
+            batch, num_heads, _, width = key.shape
+            # Zeros, because what a mask hides is still multiplied, by nothing.
+            self.keys, self.values = key.new_zeros(2, batch, num_heads, self.num_positions, width)
+            self.numbers = torch.arange(self.num_positions, device=key.device)
+            self.place = torch.zeros(1, dtype=torch.int64, device=key.device)
+        places = self.numbers[: key.shape[2]] + self.place
+        self.keys.index_copy_(2, places, key)
+        self.values.index_copy_(2, places, value)
+        self.place += len(places)
+        return self.keys, self.values, self.numbers <= places.unsqueeze(1)
 
 
 class LinearProjection(nn.Module):
@@ -46,7 +53,7 @@ class AttentionProjection(nn.Module):
 
         y = W·norm(x) + attention(norm(x));   y ← y + mlp(norm(y))
 
-    Each norm is its own. One of the two widths divides the other. With a cache, x is the one next position.
+    Each norm is its own. One of the two widths divides the other. With a cache, x is the next positions.
     """
 
     def __init__(self, in_width: int, out_width: int):
@@ -92,9 +99,11 @@ class ProjectionAttention(nn.Module):
             linear(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # [B, heads, N, head_width]
             for linear in (self.query, self.key, self.value)
         )
-        if cache is not None:
-            k, v = cache.append(k, v)
-        h = F.scaled_dot_product_attention(q, k, v, is_causal=self.expands and cache is None)
+        if cache is None:
+            h = F.scaled_dot_product_attention(q, k, v, is_causal=self.expands)
+        else:
+            k, v, seen = cache.append(k, v)
+            h = F.scaled_dot_product_attention(q, k, v, seen)
         return self.output(h.transpose(1, 2).flatten(2) if self.expands else h.mean(1))
 
 
