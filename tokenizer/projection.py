@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class ProjectionCache:
-    """Keys and values float[B, heads, N, head_width] of the positions so far; of one shape, so a step can be compiled."""
+    """Keys and values float[B, heads, N, head_width] of the positions so far; fixed shapes: steps can be compiled."""
 
     def __init__(self, num_positions: int):
         self.num_positions = num_positions
