@@ -55,6 +55,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 loss[d] -= (log_prob * counted).sum()
                 z[d] += (log_partition.square() * counted).sum()
                 if not with_gradients:
+                    del logits, log_probs  # or the next chunk's would stand beside them
                     continue
                 del logits
                 grad_logits = log_probs.exp_()  # in place: softmax (1 + 2 z_loss log_partition) - one-hot
@@ -66,6 +67,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     grad_states[start : start + chunk, d] = (grad_logits @ weight[d]) * counted
                 if sum_weight is not None:
                     sum_weight += grad_logits.T @ (rows * counted)
+                del log_probs, grad_logits
             if grad_weight is not None and sum_weight is not None:
                 grad_weight[d] = sum_weight
         ctx.save_for_backward(grad_states, grad_weight)
