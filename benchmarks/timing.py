@@ -12,14 +12,17 @@ import torch
 
 
 def work_clock() -> float:
-    """Seconds of this process: on a GPU those of the wall, on CPUs those it computed, whatever runs beside it."""
+    """Seconds of this process: on a GPU those of the wall, on CPUs those that it computed."""
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
 def medians(
     contenders: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Median seconds of each contender over `repeats` rounds, after one round that warms up."""
+    """Median seconds of each contender over `repeats` rounds, after one round that warms up.
+
+    With `time.process_time` as clock, what this process computed: one thread can be measured on a busy machine.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(repeats + 1):
         for name, contender in contenders.items():
