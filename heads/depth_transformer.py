@@ -63,6 +63,18 @@ class DepthTransformer(nn.Module):
         self.blocks = nn.ModuleList(DepthBlock(config, depth) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
         self.classifiers = DepthClassifiers(depth, codebook_size, config.width)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """GPT-2's (Radford et al. 2019, section 2.3): deviation 0.02, and what is added to the residual stream divided
+        by the root of how often something is added."""
+        for parameter in self.parameters():
+            if parameter.dim() >= 2:
+                nn.init.normal_(parameter, std=0.02)
+        for block in self.blocks:
+            for layer in (block.out, block.down):
+                layer.weight.div_((2 * len(self.blocks)) ** 0.5)
 
     def forward(self, hidden_states: Tensor, code_embeddings: Tensor) -> Tensor:
         """Teacher-forced states of all depths.

@@ -9,8 +9,7 @@ class LinearPerDepth(nn.Module):
 
     def __init__(self, depth: int, in_width: int, out_width: int) -> None:
         super().__init__()
-        bound = in_width**-0.5  # nn.Linear's, of each depth's matrix
-        self.weight = nn.Parameter(torch.empty(depth, out_width, in_width).uniform_(-bound, bound))
+        self.weight = nn.Parameter(0.02 * torch.randn(depth, out_width, in_width))
 
     def forward(self, x: Tensor) -> Tensor:
         """float[M, D, in] -> float[M, D, out]"""

@@ -92,6 +92,18 @@ def test_every_parameter_gets_a_gradient(head, hidden_states, code_embeddings):
     assert [name for name, parameter in head.named_parameters() if not parameter.grad.any()] == []
 
 
+def test_weights_begin_as_gpt_2_has_them():
+    config = DepthHeadConfig(num_layers=2, width=64, num_heads=2, mlp_width=256, mlp_per_depth=True)
+    head = DepthTransformer(config, input_width=E, code_dim=C, depth=D, codebook_size=128)
+    for name, weight in head.named_parameters():
+        if weight.dim() >= 2:
+            is_added = name.endswith(("out.weight", "down.weight"))
+            expected = 0.02 / 2 if is_added else 0.02  # two layers add four times
+            assert weight.std().item() == pytest.approx(expected, rel=0.2), name
+        else:
+            assert (weight == 1).all()
+
+
 def test_depth_of_one_code(hidden_states, code_embeddings):
     head = DepthTransformer(CONFIG, input_width=E, code_dim=C, depth=1, codebook_size=K)
     assert head(hidden_states, code_embeddings[:, :1]).shape == (M, 1, CONFIG.width)
