@@ -11,6 +11,7 @@ import torch
 
 from data.sources import SourceConfig, open_sources
 from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
+from heads.sampling import BRANCHES
 from mllm.config import UnifiedConfig, VisualSpec
 from mllm.llm import build_llm, set_checkpointing
 from mllm.model import UnifiedModel
@@ -30,16 +31,26 @@ def continue_from(folder: str, model: UnifiedConfig, engine: EngineConfig, world
         return replace(config, loss_weights=model.loss_weights, visual_dropout=model.visual_dropout)
 
     own = trained_as_asked(unified.model.config)
-    asked, stored = (replace(c, llm=replace(c.llm, gradient_checkpointing=False)) for c in (model, own))
+    asked, stored = (checkpointed(config, False, False) for config in (model, own))
     if asked not in (stored, trained_as_asked(UnifiedConfig())):
         raise ValueError(
             f"model.* describes another model than init={folder}, which brings its own: remove all of model but "
-            "model.loss_weights, model.visual_dropout and model.llm.gradient_checkpointing"
+            "model.loss_weights, model.visual_dropout and gradient_checkpointing of model.llm and model.heads"
         )
-    checkpointing = model.llm.gradient_checkpointing
-    unified.model.config = replace(own, llm=replace(own.llm, gradient_checkpointing=checkpointing))
-    set_checkpointing(unified.model.llm, checkpointing)
+    of_llm = model.llm.gradient_checkpointing
+    of_heads = model.heads is not None and model.heads.gradient_checkpointing
+    unified.model.config = checkpointed(own, of_llm, of_heads)
+    set_checkpointing(unified.model.llm, of_llm)
+    for branch in BRANCHES if own.heads is not None else ():
+        unified.model.head(branch).gradient_checkpointing = of_heads
     return unified
+
+
+def checkpointed(config: UnifiedConfig, of_llm: bool, of_heads: bool) -> UnifiedConfig:
+    """The same model, with or without gradient checkpointing."""
+    llm = replace(config.llm, gradient_checkpointing=of_llm)
+    heads = None if config.heads is None else replace(config.heads, gradient_checkpointing=of_heads)
+    return replace(config, llm=llm, heads=heads)
 
 
 def begin(

@@ -12,10 +12,11 @@ from heads.config import DepthHeadConfig
 from mllm.config import LLMConfig, UnifiedConfig, VisualSpec
 from mllm.model import UnifiedModel
 from tokenizer import Codebooks, DecoderConfig, DualTokenizer, QuantizerConfig, TokenizerConfig
+from tokenizer.projection import AttentionProjection
 from tokenizer.tower import VisionTower
 
 IGNORE = -100
-N, D, K, C = 4, 3, 8, 4
+N, D, K, C, H = 4, 3, 8, 4, 12
 SPEC = VisualSpec(grid=(2, 2), depth=D, codebook_size=K, code_dim=C, tokenizer_id="tok")
 LLM = LLMConfig(
     hidden_size=16,
@@ -28,6 +29,9 @@ LLM = LLMConfig(
 )
 HEADS = DepthHeadConfig(num_layers=2, width=16, num_heads=2, mlp_width=32)
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+OTHER_HEADS = DepthHeadConfig(  # every option, and a width that is not the language model's
+    num_layers=2, width=24, num_heads=2, mlp_width=32, mlp_per_depth=True, code_embedding="learned_per_depth"
+)
 
 
 @dataclass
@@ -60,6 +64,8 @@ def make_model(vocabulary) -> Callable[..., UnifiedModel]:
     def make(num_books: int = 1, **changes) -> UnifiedModel:
         torch.manual_seed(0)
         codebooks = Codebooks(torch.randn(num_books, K, C), 0.1 * torch.randn(num_books, K, C))
+        if changes.get("visual_features") == "post_quant":
+            codebooks = codebooks._replace(pixel_out=AttentionProjection(C, H), semantic_out=AttentionProjection(C, H))
         config = UnifiedConfig(**{"llm": LLM, "heads": HEADS, **changes})
         model = UnifiedModel(config, SPEC, len(vocabulary), codebooks)
         with torch.no_grad():

@@ -33,6 +33,7 @@ from mllm.model import UnifiedModel
 from mllm.pretrained import Unified
 from tests.train.test_checkpoint_writer import files_of_at_most
 from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
+from tokenizer import DualTokenizer
 from train.build_mllm import begin, continue_from, training_texts
 from train.checkpoint import latest_checkpoint, load_state
 from train.checkpoint_writer import CheckpointWriter
@@ -44,6 +45,23 @@ from train.precision import set_matmul_precision
 from train.retention import KeepConfig
 from train.train_mllm import TrainMllmConfig
 
+OPTIONS = {
+    "visual_features": "post_quant",
+    "loss_weights": {"pixel": 0.5, "z_loss": 0.01},
+    "heads": {
+        "num_layers": 2, "width": 24, "num_heads": 2, "mlp_width": 32, "mlp_per_depth": True,
+        "code_embedding": "learned_per_depth", "gradient_checkpointing": True,
+    },
+}  # fmt: skip
+# What the batches of both ranks hold: documents by kind, or "nothing", rows without a single target.
+UNEVEN = {
+    "no image on one": ("draw", "text"),
+    "no image on any": ("text", "text"),
+    "no text label on one": ("unlabelled", "text"),
+    "no drawing on one": ("caption", "draw"),
+    "no target on one": ("draw", "nothing"),
+    "no target on any": ("nothing", "nothing"),
+}
 WHOLE = 1_000_000  # more than any parameter has: ZeRO-3 keeps all of them resident
 ENGINES = {
     "zero 3": EngineConfig(zero_stage=3, persistence_threshold=0, accumulation=2),
@@ -132,14 +150,18 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: grad.clone() for name, grad in grads.items() if grad is not None}
 
 
-def uneven_batches(folder: Path, vocabulary: Vocabulary) -> list[Batch]:
-    """One batch of images to draw, one of text alone."""
-    text, rng = folder / "lines.txt", np.random.default_rng(0)
-    drawings, lines = open_sources(
-        [SourceConfig("draw", codes=str(folder / "codes")), SourceConfig("text", path=str(text))], vocabulary
-    )
-    rows = [[drawings.document(i, rng) for i in (0, 1)], [lines.document(i, rng) for i in (0, 1, 2)]]
-    return [collate([row], 96, vocabulary.endoftext, num_patches=4, depth=3) for row in rows]
+def uneven_batches(folder: Path, vocabulary: Vocabulary) -> dict[str, Batch]:
+    """A row each of images to draw, of images to describe, of text, of drawings without a label, of no target."""
+    codes, rng = str(folder / "codes"), np.random.default_rng(0)
+    kinds = {"draw": {"codes": codes}, "caption": {"codes": codes}, "text": {"path": str(folder / "lines.txt")}}
+    sources = open_sources([SourceConfig(kind, **files) for kind, files in kinds.items()], vocabulary)
+    rows = {kind: [source.document(i, rng) for i in (0, 1)] for kind, source in zip(kinds, sources, strict=True)}
+    batches = {
+        kind: collate([row], 96, vocabulary.endoftext, num_patches=4, depth=3)
+        for kind, row in {**rows, "nothing": []}.items()
+    }
+    drawn = batches["draw"]
+    return {**batches, "unlabelled": replace(drawn, labels=torch.full_like(drawn.labels, -100))}
 
 
 def two_ranks(folder: Path) -> None:
@@ -149,6 +171,7 @@ def two_ranks(folder: Path) -> None:
     seen: dict[str, Any] = {}
     for name, engine in ENGINES.items():
         seen[name] = compare_to_one_process(folder, engine, world)
+    seen["options"] = compare_to_one_process(folder, ENGINES["zero 3"], world, **with_options(folder))
     seen["checkpointed"] = compare_to_one_process(folder, ENGINES["zero 3"], world, checkpointing=True)
     for name in RESUMABLE:
         seen[f"{name} resumed"] = save_and_resume(folder, name, world)
@@ -173,6 +196,12 @@ def two_ranks(folder: Path) -> None:
         seen[name] = half_precision(folder, engine, world)
     if world.is_main:
         torch.save(seen, folder / "seen.pt")
+
+
+def with_options(folder: Path) -> dict[str, Any]:
+    """Every option of heads, loss and visual embedding, and a tokenizer whose projections are causal attention."""
+    llm = tiny_document(folder)["model"]["llm"]
+    return {"tokenizer": str(folder / "attention"), "model": {"llm": llm, **OPTIONS}}
 
 
 def compare_to_one_process(
@@ -250,15 +279,17 @@ def skip_a_step(folder: Path, config: EngineConfig, world: World) -> dict:
     return {"norms": world.gather(norm), "parts": parts, "before": before, "after": after, "next": setting.step()}
 
 
-def uneven(folder: Path, world: World) -> dict[str, Tensor]:
-    setting = Setting(folder, replace(ENGINES["zero 3"], accumulation=1), world)
-    batches = uneven_batches(folder, setting.unified.vocabulary)
-    setting.backward([batches[world.rank]], sum(batch.num_targets for batch in batches))
-    grads = gradients(setting.engine.model)
-    setting.engine.step()
-    setting.backward([batches[1]], 2 * batches[1].num_targets)  # no image on any rank
-    assert math.isfinite(setting.engine.step())
-    return grads
+def uneven(folder: Path, world: World) -> dict[str, dict[str, Tensor]]:
+    """Gradients of each pair of batches, from the same weights: the rate is 0."""
+    optimizer = {"learning_rate": 0.0}
+    setting = Setting(folder, replace(ENGINES["zero 3"], accumulation=1), world, optimizer=optimizer)
+    batches, seen = uneven_batches(folder, setting.unified.vocabulary), {}
+    for name, kinds in UNEVEN.items():
+        pair = [batches[kind] for kind in kinds]
+        setting.backward([pair[world.rank]], max(sum(batch.num_targets for batch in pair), 1))
+        seen[name] = gradients(setting.engine.model)
+        assert math.isfinite(setting.engine.step())
+    return seen
 
 
 def freeze(folder: Path, world: World) -> dict:
@@ -392,6 +423,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=400, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, tie_word_embeddings=True,
     )  # fmt: skip
+    tokenizer = DualTokenizer.from_pretrained(str(folder / "tokenizer"))
+    attention = replace(tokenizer.config, projection="attention")
+    DualTokenizer(attention, tokenizer.tower).freeze().save_pretrained(str(folder / "attention"))
     torch.manual_seed(5)
     Qwen2ForCausalLM(llm).save_pretrained(folder / "llm")
     foreign = LlamaTokenizer().train_new_from_iterator(training_texts(tiny_config(folder).data.sources), 300)
@@ -425,7 +459,7 @@ def one_process(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def large_batch(folder: Path, **changes: Any) -> dict[str, Any]:
-    unified, config = reference(folder), tiny_config(folder, **changes)
+    unified, config = reference(folder, **changes), tiny_config(folder, **changes)
     adapt(unified.model, config)
     group_parameters(unified.model, config.trainable, config.optimizer)
     step = next(iter(large_steps(config, unified.vocabulary)))
@@ -469,8 +503,8 @@ def relative_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor], star
     return (difference.norm() / change.norm()).item()
 
 
-def reference(folder: Path) -> Unified:
-    config, vocabulary = tiny_config(folder), Vocabulary.from_pretrained(folder / "vocabulary")
+def reference(folder: Path, **changes: Any) -> Unified:
+    config, vocabulary = tiny_config(folder, **changes), Vocabulary.from_pretrained(folder / "vocabulary")
     world = World(0, 1, 0, 1, torch.device("cpu"))
     return begin(config.model, str(config.tokenizer), vocabulary, 0, EngineConfig(), world)
 
@@ -540,6 +574,14 @@ def test_a_vocabulary_without_the_control_tokens_gets_them_in_partitions(seen, f
     assert math.isfinite(seen["foreign"]["norm"]) and math.isfinite(seen["foreign"]["next"])
 
 
+def test_every_option_has_the_gradient_of_one_process_too(seen, folder):
+    expected = large_batch(folder, **with_options(folder))
+    assert_same_gradients(seen["options"]["gradients"], expected["gradients"])
+    assert seen["options"]["means"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert seen["options"]["means"]["pixel.z"] > 0
+    assert not any("post_quant" in name for name in seen["options"]["weights"])
+
+
 @pytest.mark.parametrize("name", RESUMABLE)
 def test_a_resumed_engine_continues_bit_for_bit(name, seen):
     resumed = seen[f"{name} resumed"]
@@ -603,14 +645,16 @@ def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all(name, seen)
     assert math.isfinite(skipped["next"])
 
 
-def test_a_rank_without_images_neither_hangs_nor_changes_the_gradient(seen, folder):
+@pytest.mark.parametrize("name", UNEVEN)
+def test_a_rank_that_lacks_something_neither_hangs_nor_changes_the_gradient(name, seen, folder):
     unified = reference(folder)
     batches = uneven_batches(folder, unified.vocabulary)
-    assert [len(batch.pixel) for batch in batches] == [2, 0]
-    num_targets = sum(batch.num_targets for batch in batches)
-    for batch in batches:
-        loss(unified.model(batch), unified.model.config.loss_weights, num_targets).backward()
-    assert_same_gradients(seen["uneven"], {n: p.grad for n, p in unified.model.named_parameters()})
+    assert [kind for kind, batch in batches.items() if not len(batch.pixel)] == ["text", "nothing"]
+    assert batches["unlabelled"].num_targets == 8 and not batches["nothing"].num_targets
+    num_targets = max(sum(batches[kind].num_targets for kind in UNEVEN[name]), 1)
+    for kind in UNEVEN[name]:
+        loss(unified.model(batches[kind]), unified.model.config.loss_weights, num_targets).backward()
+    assert_same_gradients(seen["uneven"][name], {n: p.grad for n, p in unified.model.named_parameters()})
 
 
 def test_parts_that_are_not_trainable_stay(seen):

@@ -172,7 +172,8 @@ def one_process(folder: Path) -> None:
     main(load_config(TrainMllmConfig, folder / "one.yaml"))
     document = tiny_document(folder, out=str(folder / "next"), init=str(folder / "run" / "export"), tokenizer=None)
     del document["model"]
-    weighed = {"loss_weights": {"text": 2.0}, "visual_dropout": 0.5, "llm": {"gradient_checkpointing": True}}
+    weighed = {"loss_weights": {"text": 2.0}, "visual_dropout": 0.5}
+    weighed |= {"llm": {"gradient_checkpointing": True}, "heads": {"gradient_checkpointing": True}}
     main(replace(config, loop=replace(config.loop, steps=8)))  # the finished run goes on
     main(tiny_config(folder, **{**document, "model": weighed, "trainable": ["heads"]}))
     adapted = {**document, "trainable": ["lora", "projector"], "optimizer": {"learning_rate": 0.02}}
@@ -304,9 +305,10 @@ def test_the_meter_gives_means_per_token_and_per_code():
     def sums(text: float, num_text: int, pixel: list[float], num_visual: int) -> LossSums:
         losses, correct = torch.tensor(pixel), torch.tensor([1, 0])
         parts = (torch.tensor(text), torch.tensor(num_text), torch.tensor(1))
-        return LossSums(*parts, losses, 2 * losses, torch.tensor(num_visual), correct, correct)
+        visual = (losses, 2 * losses, torch.tensor(num_visual), correct, correct)
+        return LossSums(*parts, *visual, 10 * losses, 20 * losses)
 
-    meter = LossMeter(World(), LossWeights(text=1, pixel=1, semantic=0.5))
+    meter = LossMeter(World(), LossWeights(text=1, pixel=1, semantic=0.5, z_loss=0.01))
     meter.add(sums(6.0, 3, [4.0, 8.0], 2))
     meter.add(sums(2.0, 1, [2.0, 6.0], 3))
     means = meter.means()
@@ -314,7 +316,8 @@ def test_the_meter_gives_means_per_token_and_per_code():
     assert means["pixel.depth1.loss"] == pytest.approx(6 / 5) and means["pixel.depth2.loss"] == pytest.approx(14 / 5)
     assert means["pixel.loss"] == pytest.approx(2.0) and means["semantic.loss"] == pytest.approx(4.0)
     assert means["pixel.depth1.accuracy"] == pytest.approx(2 / 5)
-    assert means["loss"] == pytest.approx((8 + 20 + 0.5 * 40) / 9)
+    assert means["pixel.z"] == pytest.approx(20.0) and means["semantic.z"] == pytest.approx(40.0)
+    assert means["loss"] == pytest.approx((8 + 1.1 * 20 + 0.5 * 1.1 * 40) / 9)
     assert meter.means() == {}
 
 
