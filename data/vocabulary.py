@@ -1,8 +1,8 @@
 """The text vocabulary and the ChatML layout around text and images (Sec. 3.3).
 
 The one place that knows how a conversation is spelt in tokens, used by the training documents and by generation alike.
-An image is `<|vision_start|>`, N × `<|image_pad|>`, `<|vision_end|>`: delimiters that Qwen2.5 already has, so that no
-embedding is resized. A turn is `<|im_start|>{role}\\n{content}<|im_end|>\\n`. There is no default system prompt.
+An image is `<|vision_start|>`, N × `<|image_pad|>`, `<|vision_end|>`: delimiters that Qwen2.5 already has, so that its
+embedding is not resized. A turn is `<|im_start|>{role}\\n{content}<|im_end|>\\n`. There is no default system prompt.
 """
 
 import json
@@ -43,13 +43,12 @@ Segment = str | ImageSlot
 
 
 class Vocabulary:
-    """A byte-level BPE tokenizer with Qwen2.5's control tokens."""
+    """A BPE tokenizer with Qwen2.5's control tokens. `new_ids` are those that it lacked when it was loaded."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, new_ids: Sequence[int] = ()):
+        self.tokenizer, self.new_ids = tokenizer, list(new_ids)
         backend = tokenizer.backend_tokenizer
-        missing = [token for token in REQUIRED_TOKENS if backend.token_to_id(token) is None]
-        if missing:
+        if missing := _missing_tokens(tokenizer):
             name = tokenizer.name_or_path or type(tokenizer).__name__
             raise ValueError(
                 f"the text tokenizer {name!r} lacks {', '.join(missing)}: "
@@ -67,7 +66,7 @@ class Vocabulary:
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "Vocabulary":
-        """Load from a local folder or a hub id."""
+        """Load from a local folder or a hub id. Control tokens that it lacks are added behind its last."""
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(path), use_fast=True)
         except (OSError, ValueError, ImportError, KeyError) as error:
@@ -77,7 +76,10 @@ class Vocabulary:
             ) from error
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"the text tokenizer {str(path)!r} has no tokenizer.json: use one that has")
-        return cls(tokenizer)
+        missing = _missing_tokens(tokenizer)
+        added = [AddedToken(token, special=True, normalized=False) for token in missing]
+        tokenizer.add_tokens(added, special_tokens=True)
+        return cls(tokenizer, tokenizer.convert_tokens_to_ids(missing))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Vocabulary":
@@ -145,3 +147,17 @@ class Vocabulary:
         question = question.strip()
         segments: list[Segment] = [question] if num_patches is None else [ImageSlot(num_patches), f"\n{question}"]
         return [*self.user_turn(segments), *self.assistant_start()]
+
+    def dialogue_prompt(self, turns: Iterable[tuple[str, Sequence[Segment]]]) -> list[int]:
+        """Turns of a role and its segments, spelt as in training, and the opening of the answer to the last."""
+        ids: list[int] = []
+        for role, segments in turns:
+            if role == "assistant":
+                ids += [*self.assistant_start(), *self.content(segments), self.im_end, *self.encode("\n")]
+            else:
+                ids += self.user_turn(segments, role)
+        return ids + self.assistant_start()
+
+
+def _missing_tokens(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    return [token for token in REQUIRED_TOKENS if tokenizer.backend_tokenizer.token_to_id(token) is None]

@@ -4,10 +4,12 @@ A hash of several files covers their names and their contents, so that a folder 
 """
 
 import hashlib
+import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("dualtoken", "torch", "torchvision", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 _BLOCK = 1 << 20
@@ -34,6 +36,11 @@ def hash_files(paths: Iterable[Path], root: Path) -> str:
                 inner.update(block)
         digest.update(f"{path.relative_to(root).as_posix()}\0{inner.hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def fingerprint(made_from: Mapping[str, Any]) -> str:
+    """A short name for what decides answers or pictures."""
+    return hashlib.sha256(json.dumps(dict(made_from), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def hash_model(folder: str | Path) -> str:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from mllm.model import UnifiedModel
 
@@ -66,6 +66,8 @@ def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
 class CachedDecoder:
     """Hidden states of left-padded rows; each row sees itself only, from position 0 at its first token."""
 
+    multiple = 1  # of which the length of the cache is one
+
     def __init__(self, model: UnifiedModel, mask: Tensor, num_new: int) -> None:
         """mask: bool[R, T] of the prompts; num_new: how many positions may follow."""
         limit = model.llm.config.max_position_embeddings
@@ -75,11 +77,14 @@ class CachedDecoder:
                 f"context of {limit}: shorten the prompt."
             )
         self.decoder = model.llm.get_decoder()
-        max_length = mask.shape[1] + num_new
-        self.cache = Cache(layers=[PreallocatedLayer(max_length) for _ in range(model.llm.config.num_hidden_layers)])
-        self.mask = torch.cat([mask, mask.new_ones(len(mask), num_new)], dim=1)
+        max_length = -(-(mask.shape[1] + num_new) // self.multiple) * self.multiple
+        self.cache = Cache(layers=[self.new_layer(max_length) for _ in range(model.llm.config.num_hidden_layers)])
+        self.mask = torch.cat([mask, mask.new_ones(len(mask), max_length - mask.shape[1])], dim=1)
         self.position_ids = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
         self.length = 0
+
+    def new_layer(self, max_length: int) -> CacheLayerMixin:
+        return PreallocatedLayer(max_length)
 
     def advance(self, embeddings: Tensor) -> Tensor:
         """The next t positions' embeddings float[R, t, E] -> the last position's hidden state float[R, E]."""

@@ -4,6 +4,7 @@
     model.safetensors    all weights but the codebooks, which the tokenizer holds
     vocabulary/          Hugging Face tokenizer files
     tokenizer/           DualTokenizer.save_pretrained
+    adapter/             LoRA of the LLM, where it was not merged into the weights; loading adds it to them
 
 Any later stage of training can start from it.
 """
@@ -25,6 +26,7 @@ from data.vocabulary import Vocabulary
 from heads.config import DepthHeadConfig
 from mllm.config import LLMConfig, LossWeights, UnifiedConfig, VisualSpec
 from mllm.llm import llm_from_config, prepare, resolve_attention
+from mllm.lora import ADAPTER, merge_adapter
 from mllm.model import UnifiedModel
 from tokenizer import Codebooks, DualTokenizer
 
@@ -85,6 +87,8 @@ def load_model(
     llm = prepare(llm, config.llm, document["vocab_size"])
     model = UnifiedModel(config, visual, document["vocab_size"], codebooks, dtype=dtype, llm=llm)
     _fill(model, folder / "model.safetensors", whole)
+    if (folder / ADAPTER).is_dir():
+        merge_adapter(model.llm, folder / ADAPTER, whole)
     return model.eval()
 
 
@@ -158,7 +162,8 @@ def _read_config(folder: Path) -> dict:
 def _configs(document: dict, folder: Path) -> tuple[UnifiedConfig, VisualSpec]:
     parts = {"llm": LLMConfig, "heads": DepthHeadConfig, "loss_weights": LossWeights}
     try:
-        config = {key: parts[key](**value) if key in parts else value for key, value in document["config"].items()}
+        stored = document["config"].items()
+        config = {key: parts[key](**value) if key in parts and value is not None else value for key, value in stored}
         visual = document["visual"] | {"grid": tuple(document["visual"]["grid"])}
         return UnifiedConfig(**config), VisualSpec(**visual)
     except (KeyError, TypeError, AttributeError) as error:

@@ -36,6 +36,8 @@ class Codebooks(NamedTuple):
 
     pixel: Tensor  # float32[G, K, C]
     semantic: Tensor  # float32[G, K, C]
+    pixel_out: nn.Module | None = None  # the projections after the quantizers, C → H, causal over positions
+    semantic_out: nn.Module | None = None
 
 
 class TokenizerOutput(NamedTuple):
@@ -118,7 +120,8 @@ class DualTokenizer(nn.Module):
         return DualCodes(self.pixel_quantizer.embed(codes.pixel), self.semantic_quantizer.embed(codes.semantic))
 
     def codebooks(self) -> Codebooks:
-        return Codebooks(self.pixel_quantizer.stacked_codebooks(), self.semantic_quantizer.stacked_codebooks())
+        pixel, semantic = self.pixel_quantizer.stacked_codebooks(), self.semantic_quantizer.stacked_codebooks()
+        return Codebooks(pixel, semantic, self.pixel_out, self.semantic_out)
 
     def freeze(self) -> "DualTokenizer":
         """For use below a language model: no gradients, no codebook updates, evaluation mode."""

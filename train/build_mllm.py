@@ -1,5 +1,6 @@
 """What a stage of the unified model starts from: an exported folder of an earlier stage, or nothing."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,13 +11,16 @@ import torch
 
 from data.sources import SourceConfig, open_sources
 from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
+from heads.sampling import BRANCHES
 from mllm.config import UnifiedConfig, VisualSpec
-from mllm.llm import set_checkpointing
+from mllm.llm import build_llm, set_checkpointing
 from mllm.model import UnifiedModel
 from mllm.pretrained import Unified, load_unified
 from tokenizer import DualTokenizer
 from train.distributed import World
 from train.engine import EngineConfig, partitioned_loading, whole
+
+logger = logging.getLogger(__name__)
 
 
 def continue_from(folder: str, model: UnifiedConfig, engine: EngineConfig, world: World) -> Unified:
@@ -27,16 +31,26 @@ def continue_from(folder: str, model: UnifiedConfig, engine: EngineConfig, world
         return replace(config, loss_weights=model.loss_weights, visual_dropout=model.visual_dropout)
 
     own = trained_as_asked(unified.model.config)
-    asked, stored = (replace(c, llm=replace(c.llm, gradient_checkpointing=False)) for c in (model, own))
+    asked, stored = (checkpointed(config, False, False) for config in (model, own))
     if asked not in (stored, trained_as_asked(UnifiedConfig())):
         raise ValueError(
             f"model.* describes another model than init={folder}, which brings its own: remove all of model but "
-            "model.loss_weights, model.visual_dropout and model.llm.gradient_checkpointing"
+            "model.loss_weights, model.visual_dropout and gradient_checkpointing of model.llm and model.heads"
         )
-    checkpointing = model.llm.gradient_checkpointing
-    unified.model.config = replace(own, llm=replace(own.llm, gradient_checkpointing=checkpointing))
-    set_checkpointing(unified.model.llm, checkpointing)
+    of_llm = model.llm.gradient_checkpointing
+    of_heads = model.heads is not None and model.heads.gradient_checkpointing
+    unified.model.config = checkpointed(own, of_llm, of_heads)
+    set_checkpointing(unified.model.llm, of_llm)
+    for branch in BRANCHES if own.heads is not None else ():
+        unified.model.head(branch).gradient_checkpointing = of_heads
     return unified
+
+
+def checkpointed(config: UnifiedConfig, of_llm: bool, of_heads: bool) -> UnifiedConfig:
+    """The same model, with or without gradient checkpointing."""
+    llm = replace(config.llm, gradient_checkpointing=of_llm)
+    heads = None if config.heads is None else replace(config.heads, gradient_checkpointing=of_heads)
+    return replace(config, llm=llm, heads=heads)
 
 
 def begin(
@@ -46,9 +60,9 @@ def begin(
     dual_tokenizer = DualTokenizer.from_pretrained(tokenizer)
     torch.manual_seed(seed)  # the same weights on every rank
     with partitioned_loading(engine, world) if model.llm.path else nullcontext():
-        unified_model = UnifiedModel(
-            model, VisualSpec.of(dual_tokenizer), len(vocabulary), dual_tokenizer.codebooks(), dtype=engine.dtype
-        )
+        llm = build_llm(model.llm, len(vocabulary), engine.dtype, vocabulary.new_ids, whole)
+    spec, codebooks = VisualSpec.of(dual_tokenizer), dual_tokenizer.codebooks()
+    unified_model = UnifiedModel(model, spec, len(vocabulary), codebooks, dtype=engine.dtype, llm=llm)
     return Unified(unified_model, vocabulary, dual_tokenizer)
 
 
@@ -57,7 +71,11 @@ def open_vocabulary(
 ) -> Vocabulary:
     """The vocabulary at `path`, or one of `size` entries trained on the texts of `sources` and kept in `folder`."""
     if path is not None:
-        return Vocabulary.from_pretrained(path)
+        vocabulary = Vocabulary.from_pretrained(path)
+        if vocabulary.new_ids and world.is_main:
+            tokens = ", ".join(vocabulary.tokenizer.convert_ids_to_tokens(vocabulary.new_ids))
+            logger.warning("%s lacks %s: added, each beginning as the mean of the other tokens", path, tokens)
+        return vocabulary
     if fresh:
         world.on_main(lambda: Vocabulary.train(training_texts(sources), size).save_pretrained(folder))
     return Vocabulary.from_pretrained(folder)

@@ -118,66 +118,6 @@ def run_import(args: Namespace) -> None:
     print(f"tokenizer {tokenizer.tokenizer_id} written to {args.out}, without the checkpoint's text tower")
 
 
-def add_reconstruct(parser: ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="pictures in any common format")
-    parser.add_argument(
-        "--tokenizer", default=DEMO_TOKENIZER, metavar="DIR", help="folder of a tokenizer (%(default)s)"
-    )
-    parser.add_argument("--out", default="runs/reconstructions", metavar="DIR", help="where to write (%(default)s)")
-
-
-def run_reconstruct(args: Namespace) -> None:
-    from eval.reconstruct import reconstruct
-
-    reconstruct(args.files, args.tokenizer, args.out)
-
-
-def add_model(parser: ArgumentParser) -> None:
-    parser.add_argument("--model", default=DEMO_MODEL, metavar="DIR", help="folder of a unified model (%(default)s)")
-
-
-def add_generate(parser: ArgumentParser) -> None:
-    parser.add_argument("prompt", help='what to draw, such as "a red apple, 3d style"')
-    add_model(parser)
-    parser.add_argument("--num", type=int, default=1, metavar="N", help="how many pictures (%(default)s)")
-    parser.add_argument("--cfg", type=float, default=3.0, help="classifier-free guidance; 1 is none (%(default)s)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest codes (%(default)s)")
-    parser.add_argument(
-        "--top-k", type=int, default=200, metavar="K", help="draw from the K likeliest codes; 0: all (%(default)s)"
-    )
-    parser.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P", help="and from a share P of the probability (%(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the first picture; the next ones count up (%(default)s)"
-    )
-    parser.add_argument("--out", default="runs/pictures", metavar="DIR", help="where to write (%(default)s)")
-
-
-def run_generate(args: Namespace) -> None:
-    from eval.draw import draw
-    from heads.sampling import SamplingConfig
-
-    sampling = SamplingConfig(cfg=args.cfg, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
-    paths = draw(args.prompt, args.model, args.out, sampling, args.num, args.seed)
-    print("\n".join(map(str, [*paths, paths[0].with_name("sheet.png")])))
-
-
-def add_chat(parser: ArgumentParser) -> None:
-    parser.add_argument("question", help='what to ask, such as "What is this?"')
-    parser.add_argument("--image", metavar="FILE", help="the picture that the question is about")
-    add_model(parser)
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=128, metavar="N", help="length of the answer (%(default)s)"
-    )
-
-
-def run_chat(args: Namespace) -> None:
-    from eval.chat import ask
-
-    print(ask(args.question, args.image, args.model, args.max_new_tokens))
-
-
 EVALUATE_OPTIONS = ("model", "benchmarks", "split", "tasks", "out", "batch_size", "max_new_tokens", "limit", "blind")
 
 

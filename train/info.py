@@ -28,6 +28,7 @@ STAGE_CONFIGS = {
     "train": ("train.train_mllm", "TrainMllmConfig"),
     "eval-generation": ("train.evaluate_generation", "EvaluateGenerationConfig"),
     "ablate-tokenizer": ("train.ablate_tokenizer", "AblateTokenizerConfig"),
+    "draw-benchmark": ("train.draw_benchmark", "DrawBenchmarkConfig"),
     "evaluate": ("train.evaluate", "EvaluateConfig"),
     "run": ("train.pipeline", "PipelineConfig"),
 }

@@ -92,7 +92,7 @@ def _head(model: UnifiedModel, branch: str, targets: float, size: int, below: bo
     width, learned = head.config.width, learns(head)
     block = size * ((6 + 2 * learned) * width + (1 + learned) * head.config.mlp_width)
     layers = head.config.num_layers * block
-    if getattr(head.config, "gradient_checkpointing", False):
+    if head.config.gradient_checkpointing:
         layers = block + head.config.num_layers * size * width
     states = targets * visual.depth * (layers + 2 * size * width)
     return states + _classifier(targets, visual.depth, visual.codebook_size, width, size, True, learned)

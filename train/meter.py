@@ -37,6 +37,8 @@ class LossMeter:
             losses = getattr(sums, f"{branch}_loss") / num_visual
             correct = getattr(sums, f"{branch}_correct") / num_visual
             metrics[f"{branch}.loss"], metrics[f"{branch}.accuracy"] = losses.mean().item(), correct.mean().item()
+            if self.weights.z_loss:
+                metrics[f"{branch}.z"] = (getattr(sums, f"{branch}_z") / num_visual).mean().item()
             for depth in range(len(losses)):
                 metrics[f"{branch}.depth{depth + 1}.loss"] = losses[depth].item()
                 metrics[f"{branch}.depth{depth + 1}.accuracy"] = correct[depth].item()

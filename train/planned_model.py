@@ -12,6 +12,7 @@ from transformers import AutoConfig, LlamaConfig, PretrainedConfig, Qwen2Config
 
 from mllm.config import LLMConfig, VisualSpec
 from mllm.llm import llm_from_config, prepare, qwen2_config, resolve_attention
+from mllm.lora import add_adapters
 from mllm.model import UnifiedModel
 from mllm.pretrained import read_sizes
 from tokenizer import Codebooks, DualTokenizer
@@ -56,8 +57,10 @@ def planned_model(config: TrainMllmConfig) -> tuple[UnifiedModel, list[str]]:
     with torch.device("meta"):
         attention = resolve_attention(sizes.llm.attn_implementation)
         llm = prepare(llm_from_config(llm_sizes, attention, torch.float32), sizes.llm, vocabulary_size)
-        books = Codebooks(*(torch.empty(1, visual.codebook_size, visual.code_dim) for _ in range(2)))
-        model = UnifiedModel(sizes, visual, vocabulary_size, books, llm=llm)
+        book = torch.empty(1, visual.codebook_size, visual.code_dim)
+        model = UnifiedModel(sizes, visual, vocabulary_size, Codebooks(book, book), llm=llm)
+        if config.has_adapters:
+            add_adapters(llm, config.lora, config.loop.seed)
     group_parameters(model, config.trainable, config.optimizer)
     return model, assumed
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from data.loader import DataConfig, Loader, Step
 from mllm.config import UnifiedConfig
+from mllm.lora import ADAPTER, LoraConfig, add_adapters, take_off_adapters
 from mllm.loss import LossSums, loss
 from train.build_mllm import begin, continue_from, open_vocabulary
 from train.checkpoint import latest_checkpoint
@@ -53,7 +54,8 @@ class TrainMllmConfig:
     data: DataConfig = MISSING
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
-    trainable: list[str] = field(default_factory=lambda: ["llm", "projector", "heads"])
+    trainable: list[str] = field(default_factory=lambda: ["llm", "projector", "heads"])  # train/parameters.py
+    lora: LoraConfig = field(default_factory=LoraConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     optimizer: PartsOptimizerConfig = field(default_factory=PartsOptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -71,6 +73,14 @@ class TrainMllmConfig:
         best = self.loop.keep.best
         if best is not None and best.startswith("validation.") and not self.validation.every:
             raise ValueError(f"loop.keep.best={best} is never measured on the way: set validation.every")
+        if self.has_adapters and "llm" in self.trainable:
+            raise ValueError("trainable names both llm and lora, which leaves the LLM's own weights alone: choose one")
+        if not self.has_adapters and self.lora != LoraConfig():
+            raise ValueError("lora.* is set, but trainable does not name lora: no adapter would be made")
+
+    @property
+    def has_adapters(self) -> bool:
+        return "lora" in self.trainable
 
 
 def main(config: TrainMllmConfig) -> None:
@@ -101,6 +111,8 @@ class Trainer:
             self.unified = begin(config.model, config.tokenizer or "", vocabulary, seed, engine, world)
         model, vocabulary, tokenizer = self.unified
         self.weights = model.config.loss_weights
+        if config.has_adapters:
+            add_adapters(model.llm, config.lora, config.loop.seed)
         groups = group_parameters(model, config.trainable, config.optimizer)
         rows, ema = config.data.rows_per_batch, config.ema
         self.engine = Engine(config.engine, world, model, groups, config.optimizer, rows, ema)
@@ -261,6 +273,8 @@ class Trainer:
         model, vocabulary, tokenizer = self.unified
         partial = self.run.export.with_name("export.partial")
         shutil.rmtree(partial, ignore_errors=True)
+        if self.config.has_adapters:
+            weights = take_off_adapters(weights, self.config.lora, partial / ADAPTER)
         model.save_pretrained(partial, vocabulary, tokenizer, weights)
         shutil.rmtree(self.run.export, ignore_errors=True)
         partial.rename(self.run.export)

@@ -55,6 +55,8 @@ class Watch:
         samples: SamplesConfig,
         encoder: PictureEncoder | None = None,
     ):
+        if samples.every and unified.model.config.heads is None:
+            raise ValueError("samples.every asks for drawings, but the model has no heads: set samples.every=0")
         self.encoder = encoder
         self.engine, self.unified, self.run = engine, unified, run
         self.data, self.validation, self.samples = data, validation, samples

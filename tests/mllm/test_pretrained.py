@@ -8,20 +8,6 @@ from safetensors.torch import load_file, save_file
 from mllm.config import UnifiedConfig, VisualSpec
 from mllm.model import UnifiedModel
 from mllm.pretrained import load_unified
-from tokenizer import DecoderConfig, DualTokenizer, QuantizerConfig, TokenizerConfig
-from tokenizer.tower import VisionTower
-
-TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-
-
-@pytest.fixture
-def tokenizer() -> DualTokenizer:
-    """2 x 2 positions, D = 3, K = 8, C = 4."""
-    torch.manual_seed(0)
-    quantizer = QuantizerConfig(code_dim=4, codebook_size=8, depth=3)
-    decoder = DecoderConfig(in_channels=8, base_channels=8, channel_multipliers=[1, 1], num_res_blocks=1)
-    config = TokenizerConfig(pixel_layer=1, semantic_layer=2, pixel=quantizer, semantic=quantizer, decoder=decoder)
-    return DualTokenizer(config, VisionTower({**TOWER, "image_size": 8, "patch_size": 4})).freeze()
 
 
 @pytest.fixture

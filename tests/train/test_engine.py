@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from data.batch import Batch
 from data.loader import Loader, Step
@@ -27,10 +27,13 @@ from data.vocabulary import Vocabulary
 from heads.sampling import SamplingConfig
 from mllm.config import UnifiedConfig
 from mllm.generate import generate_images
+from mllm.lora import add_adapters
 from mllm.loss import loss
+from mllm.model import UnifiedModel
 from mllm.pretrained import Unified
 from tests.train.test_checkpoint_writer import files_of_at_most
 from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
+from tokenizer import DualTokenizer
 from train.build_mllm import begin, continue_from, training_texts
 from train.checkpoint import latest_checkpoint, load_state
 from train.checkpoint_writer import CheckpointWriter
@@ -42,6 +45,23 @@ from train.precision import set_matmul_precision
 from train.retention import KeepConfig
 from train.train_mllm import TrainMllmConfig
 
+OPTIONS = {
+    "visual_features": "post_quant",
+    "loss_weights": {"pixel": 0.5, "z_loss": 0.01},
+    "heads": {
+        "num_layers": 2, "width": 24, "num_heads": 2, "mlp_width": 32, "mlp_per_depth": True,
+        "code_embedding": "learned_per_depth", "gradient_checkpointing": True,
+    },
+}  # fmt: skip
+# What the batches of both ranks hold: documents by kind, or "nothing", rows without a single target.
+UNEVEN = {
+    "no image on one": ("draw", "text"),
+    "no image on any": ("text", "text"),
+    "no text label on one": ("unlabelled", "text"),
+    "no drawing on one": ("caption", "draw"),
+    "no target on one": ("draw", "nothing"),
+    "no target on any": ("nothing", "nothing"),
+}
 WHOLE = 1_000_000  # more than any parameter has: ZeRO-3 keeps all of them resident
 ENGINES = {
     "zero 3": EngineConfig(zero_stage=3, persistence_threshold=0, accumulation=2),
@@ -63,6 +83,10 @@ OTHER_WORLDS = {"zero 3": "zero 3", "zero 1": "zero 1", "zero 0": "zero 0", "zer
 OTHER_WORLDS |= {"zero 3, bf16": "zero 3, bf16"}
 CLIPPING = {"gradient_clipping": 0.1, "learning_rate": 1e-3, "weight_decay": 0.1}
 LOUD = 10.0  # so much larger is the first of two gradients that are clipped
+ADAPTERS = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": ["q_proj", "down_proj"]}
+ADAPTED = {"trainable": ["lora", "projector", "heads"], "lora": ADAPTERS}
+ADAPTERS_ALONE = {**ADAPTED, "trainable": ["lora"]}
+DROPPING = {**ADAPTED, "lora": {**ADAPTERS, "dropout": 0.5}}
 
 
 class Setting:
@@ -71,13 +95,14 @@ class Setting:
     def __init__(self, folder: Path, engine: EngineConfig, world: World, checkpointing: bool = False, **changes: Any):
         config = tiny_config(folder, **changes)
         llm = replace(config.model.llm, gradient_checkpointing=checkpointing)
-        vocabulary = Vocabulary.from_pretrained(folder / "vocabulary")
+        vocabulary = Vocabulary.from_pretrained(config.vocabulary or folder / "vocabulary")
         model, tokenizer = replace(config.model, llm=llm), str(config.tokenizer)
         if config.init is None:
             self.unified = begin(model, tokenizer, vocabulary, 0, engine, world)
         else:
             self.unified = continue_from(config.init, model, engine, world)
         self.partitioned_at_birth = all(hasattr(p, "ds_id") for p in self.unified.model.llm.parameters())
+        adapt(self.unified.model, config)
         groups = group_parameters(self.unified.model, config.trainable, config.optimizer)
         rows = config.data.rows_per_batch
         self.engine = Engine(engine, world, self.unified.model, groups, config.optimizer, rows, config.ema)
@@ -109,6 +134,15 @@ class Setting:
             return self.engine.state_dict()
 
 
+def adapt(model: UnifiedModel, config: TrainMllmConfig) -> None:
+    """Adapters, where the config has some, that do something: B begins at zero, and A then without a gradient."""
+    if config.has_adapters:
+        add_adapters(model.llm, config.lora, seed=3)
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                nn.init.normal_(parameter, std=0.1)
+
+
 def gradients(model: nn.Module) -> dict[str, Tensor]:
     from deepspeed.utils import safe_get_full_grad
 
@@ -116,14 +150,18 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: grad.clone() for name, grad in grads.items() if grad is not None}
 
 
-def uneven_batches(folder: Path, vocabulary: Vocabulary) -> list[Batch]:
-    """One batch of images to draw, one of text alone."""
-    text, rng = folder / "lines.txt", np.random.default_rng(0)
-    drawings, lines = open_sources(
-        [SourceConfig("draw", codes=str(folder / "codes")), SourceConfig("text", path=str(text))], vocabulary
-    )
-    rows = [[drawings.document(i, rng) for i in (0, 1)], [lines.document(i, rng) for i in (0, 1, 2)]]
-    return [collate([row], 96, vocabulary.endoftext, num_patches=4, depth=3) for row in rows]
+def uneven_batches(folder: Path, vocabulary: Vocabulary) -> dict[str, Batch]:
+    """A row each of images to draw, of images to describe, of text, of drawings without a label, of no target."""
+    codes, rng = str(folder / "codes"), np.random.default_rng(0)
+    kinds = {"draw": {"codes": codes}, "caption": {"codes": codes}, "text": {"path": str(folder / "lines.txt")}}
+    sources = open_sources([SourceConfig(kind, **files) for kind, files in kinds.items()], vocabulary)
+    rows = {kind: [source.document(i, rng) for i in (0, 1)] for kind, source in zip(kinds, sources, strict=True)}
+    batches = {
+        kind: collate([row], 96, vocabulary.endoftext, num_patches=4, depth=3)
+        for kind, row in {**rows, "nothing": []}.items()
+    }
+    drawn = batches["draw"]
+    return {**batches, "unlabelled": replace(drawn, labels=torch.full_like(drawn.labels, -100))}
 
 
 def two_ranks(folder: Path) -> None:
@@ -133,12 +171,19 @@ def two_ranks(folder: Path) -> None:
     seen: dict[str, Any] = {}
     for name, engine in ENGINES.items():
         seen[name] = compare_to_one_process(folder, engine, world)
+    seen["options"] = compare_to_one_process(folder, ENGINES["zero 3"], world, **with_options(folder))
     seen["checkpointed"] = compare_to_one_process(folder, ENGINES["zero 3"], world, checkpointing=True)
     for name in RESUMABLE:
         seen[f"{name} resumed"] = save_and_resume(folder, name, world)
     for name in SKIPPING:
         seen[f"{name} skipped"] = skip_a_step(folder, ENGINES[name], world)
     seen["full disk"] = fill_the_disk_of_one_rank(folder, world)
+    for name, engine in ENGINES.items():
+        seen[f"{name} adapted"] = compare_to_one_process(folder, engine, world, **ADAPTED)
+    seen["checkpointed adapted"] = compare_to_one_process(folder, ENGINES["zero 3"], world, True, **ADAPTED)
+    seen["adapters alone"] = compare_to_one_process(folder, ENGINES["zero 3"], world, True, **ADAPTERS_ALONE)
+    seen["adapted resumed"] = save_and_resume(folder, "zero 3", world, **DROPPING)
+    seen["foreign"] = load_foreign(folder, world)
     seen["uneven"] = uneven(folder, world)
     seen["frozen"] = freeze(folder, world)
     seen["gathered"] = gather(folder, world)
@@ -153,8 +198,16 @@ def two_ranks(folder: Path) -> None:
         torch.save(seen, folder / "seen.pt")
 
 
-def compare_to_one_process(folder: Path, config: EngineConfig, world: World, checkpointing: bool = False) -> dict:
-    setting = Setting(folder, config, world, checkpointing, optimizer=CLIPPING)
+def with_options(folder: Path) -> dict[str, Any]:
+    """Every option of heads, loss and visual embedding, and a tokenizer whose projections are causal attention."""
+    llm = tiny_document(folder)["model"]["llm"]
+    return {"tokenizer": str(folder / "attention"), "model": {"llm": llm, **OPTIONS}}
+
+
+def compare_to_one_process(
+    folder: Path, config: EngineConfig, world: World, checkpointing: bool = False, **changes: Any
+) -> dict:
+    setting = Setting(folder, config, world, checkpointing, optimizer=CLIPPING, **changes)
     step = next(setting.steps)
     setting.backward(step.micro_batches, step.num_targets, LOUD)
     grads = {name: grad / LOUD for name, grad in gradients(setting.engine.model).items()}
@@ -164,19 +217,20 @@ def compare_to_one_process(folder: Path, config: EngineConfig, world: World, che
     return {**seen, "gradients": grads, "means": means, "weights": setting.engine.state_dict()}
 
 
-def save_and_resume(folder: Path, name: str, world: World) -> dict:
-    first = Setting(folder, RESUMABLE[name], world, ema={"decay": 0.6})
+def save_and_resume(folder: Path, name: str, world: World, **changes: Any) -> dict:
+    first = Setting(folder, RESUMABLE[name], world, ema={"decay": 0.6}, **changes)
+    checkpoints = folder / " ".join([name, *changes])
     first.step()
     first.step()
     first.averages()  # as validation would look at them
     torch.rand(7)  # a generator state that a fresh start does not have
-    writer = CheckpointWriter(folder / name, KeepConfig(), background=False, world=world)
+    writer = CheckpointWriter(checkpoints, KeepConfig(), background=False, world=world)
     writer.save(2, first.engine.files({"step": 2, "loader": first.loader.state_dict()}))
     saved = {"saved": first.engine.state_dict(), "saved average": first.averages()}
     expected_noise = torch.rand(3)
     first.step()
-    second = Setting(folder, RESUMABLE[name], world, ema={"decay": 0.6})
-    second.resume(folder / name)
+    second = Setting(folder, RESUMABLE[name], world, ema={"decay": 0.6}, **changes)
+    second.resume(checkpoints)
     same_noise = torch.equal(torch.rand(3), expected_noise)
     second.step()
     ends = {"uninterrupted": first.engine.state_dict(), "resumed": second.engine.state_dict()}
@@ -225,15 +279,17 @@ def skip_a_step(folder: Path, config: EngineConfig, world: World) -> dict:
     return {"norms": world.gather(norm), "parts": parts, "before": before, "after": after, "next": setting.step()}
 
 
-def uneven(folder: Path, world: World) -> dict[str, Tensor]:
-    setting = Setting(folder, replace(ENGINES["zero 3"], accumulation=1), world)
-    batches = uneven_batches(folder, setting.unified.vocabulary)
-    setting.backward([batches[world.rank]], sum(batch.num_targets for batch in batches))
-    grads = gradients(setting.engine.model)
-    setting.engine.step()
-    setting.backward([batches[1]], 2 * batches[1].num_targets)  # no image on any rank
-    assert math.isfinite(setting.engine.step())
-    return grads
+def uneven(folder: Path, world: World) -> dict[str, dict[str, Tensor]]:
+    """Gradients of each pair of batches, from the same weights: the rate is 0."""
+    optimizer = {"learning_rate": 0.0}
+    setting = Setting(folder, replace(ENGINES["zero 3"], accumulation=1), world, optimizer=optimizer)
+    batches, seen = uneven_batches(folder, setting.unified.vocabulary), {}
+    for name, kinds in UNEVEN.items():
+        pair = [batches[kind] for kind in kinds]
+        setting.backward([pair[world.rank]], max(sum(batch.num_targets for batch in pair), 1))
+        seen[name] = gradients(setting.engine.model)
+        assert math.isfinite(setting.engine.step())
+    return seen
 
 
 def freeze(folder: Path, world: World) -> dict:
@@ -309,6 +365,13 @@ def load_partitioned(folder: Path, world: World) -> dict:
     return {**seen, "whole": max(counts)}
 
 
+def load_foreign(folder: Path, world: World) -> dict:
+    """A pretrained Llama whose vocabulary lacks the control tokens, read into partitions and given them."""
+    model = {"llm": {"path": str(folder / "llama")}, "heads": tiny_document(folder)["model"]["heads"]}
+    setting = Setting(folder, ENGINES["zero 3"], world, model=model, vocabulary=str(folder / "llama"))
+    return {"weights": setting.engine.state_dict(), "norm": setting.step(), "next": setting.step()}
+
+
 def continue_partitioned(folder: Path, world: World) -> dict:
     """An exported model of an earlier stage, read into partitions."""
     with counting_whole() as counts:
@@ -360,8 +423,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=400, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, tie_word_embeddings=True,
     )  # fmt: skip
+    tokenizer = DualTokenizer.from_pretrained(str(folder / "tokenizer"))
+    attention = replace(tokenizer.config, projection="attention")
+    DualTokenizer(attention, tokenizer.tower).freeze().save_pretrained(str(folder / "attention"))
     torch.manual_seed(5)
     Qwen2ForCausalLM(llm).save_pretrained(folder / "llm")
+    foreign = LlamaTokenizer().train_new_from_iterator(training_texts(tiny_config(folder).data.sources), 300)
+    foreign.save_pretrained(folder / "llama")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=len(foreign))).save_pretrained(folder / "llama")
     unified = reference(folder)
     unified.model.save_pretrained(folder / "export", unified.vocabulary, unified.tokenizer)
     return folder
@@ -384,18 +454,32 @@ def one_process(folder: Path) -> Iterator[dict[str, Any]]:
     """The same global batch in one piece, without DeepSpeed."""
     precision = torch.backends.mkldnn.matmul.fp32_precision
     set_matmul_precision("fp32")
-    unified, config = reference(folder), tiny_config(folder)
-    data = replace(config.data, rows_per_batch=4 * config.data.rows_per_batch)
-    first, second = islice(Loader(data, unified.vocabulary), 2)
-    total = loss(unified.model(first.micro_batches[0]), unified.model.config.loss_weights, first.num_targets)
-    total.backward()
-    seen = {"loss": total.item(), "gradients": {n: p.grad for n, p in unified.model.named_parameters()}}
-    seen["start"] = {name: parameter.detach().clone() for name, parameter in unified.model.named_parameters()}
-    steps = [(first, LOUD), (second, 1.0)]
-    for name, clipping in (("clipped", CLIPPING["gradient_clipping"]), ("not clipped", math.inf)):
-        seen[name] = two_plain_steps(reference(folder).model, tiny_config(folder, optimizer=CLIPPING), steps, clipping)
-    yield seen
+    yield {**large_batch(folder), **plain_training(folder)}
     torch.backends.mkldnn.matmul.fp32_precision = precision
+
+
+def large_batch(folder: Path, **changes: Any) -> dict[str, Any]:
+    unified, config = reference(folder, **changes), tiny_config(folder, **changes)
+    adapt(unified.model, config)
+    group_parameters(unified.model, config.trainable, config.optimizer)
+    step = next(iter(large_steps(config, unified.vocabulary)))
+    total = loss(unified.model(step.micro_batches[0]), unified.model.config.loss_weights, step.num_targets)
+    total.backward()
+    grads = {n: p.grad for n, p in unified.model.named_parameters() if p.requires_grad}
+    return {"loss": total.item(), "gradients": grads}
+
+
+def plain_training(folder: Path) -> dict[str, Any]:
+    unified, config = reference(folder), tiny_config(folder, optimizer=CLIPPING)
+    first, second = islice(large_steps(config, unified.vocabulary), 2)
+    seen = {"start": {name: parameter.detach() for name, parameter in unified.model.named_parameters()}}
+    for name, clipping in (("clipped", CLIPPING["gradient_clipping"]), ("not clipped", math.inf)):
+        seen[name] = two_plain_steps(reference(folder).model, config, [(first, LOUD), (second, 1.0)], clipping)
+    return seen
+
+
+def large_steps(config: TrainMllmConfig, vocabulary: Vocabulary) -> Loader:
+    return Loader(replace(config.data, rows_per_batch=4 * config.data.rows_per_batch), vocabulary)
 
 
 def two_plain_steps(
@@ -419,8 +503,8 @@ def relative_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor], star
     return (difference.norm() / change.norm()).item()
 
 
-def reference(folder: Path) -> Unified:
-    config, vocabulary = tiny_config(folder), Vocabulary.from_pretrained(folder / "vocabulary")
+def reference(folder: Path, **changes: Any) -> Unified:
+    config, vocabulary = tiny_config(folder, **changes), Vocabulary.from_pretrained(folder / "vocabulary")
     world = World(0, 1, 0, 1, torch.device("cpu"))
     return begin(config.model, str(config.tokenizer), vocabulary, 0, EngineConfig(), world)
 
@@ -461,6 +545,41 @@ def test_the_norms_of_the_parts_are_those_of_one_large_batch_and_add_up_in_squar
     norms = seen[name]["part norms"]
     assert norms == {part: pytest.approx(math.sqrt(square), rel=1e-4) for part, square in squares.items()}
     assert math.sqrt(sum(norm**2 for norm in norms.values())) == pytest.approx(seen[name]["norm"], rel=1e-5)
+
+
+def test_so_they_have_of_adapters(name, seen, folder):
+    expected = large_batch(folder, **ADAPTED)
+    assert {"lora_A", "lora_B"} <= {part for name in expected["gradients"] for part in name.split(".")}
+    assert all(grad.any() for name, grad in expected["gradients"].items() if ".lora_" in name)
+    assert_same_gradients(seen[f"{name} adapted"]["gradients"], expected["gradients"])
+    assert seen[f"{name} adapted"]["means"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_adapters_learn_alone_too(seen, folder):
+    assert_same_gradients(seen["adapters alone"]["gradients"], large_batch(folder, **ADAPTERS_ALONE)["gradients"])
+
+
+def test_adapters_with_dropout_resume_bit_for_bit(seen):
+    assert_equal(seen["adapted resumed"]["resumed"], seen["adapted resumed"]["uninterrupted"])
+
+
+def test_a_vocabulary_without_the_control_tokens_gets_them_in_partitions(seen, folder):
+    weights, before = seen["foreign"]["weights"], load_file(folder / "llama" / "model.safetensors")
+    ids = Vocabulary.from_pretrained(folder / "llama").new_ids
+    assert len(ids) == 6
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        mean = before[name].mean(0)
+        assert torch.equal(weights[f"llm.{name}"][: min(ids)], before[name])
+        torch.testing.assert_close(weights[f"llm.{name}"][ids], mean.expand(6, -1))
+    assert math.isfinite(seen["foreign"]["norm"]) and math.isfinite(seen["foreign"]["next"])
+
+
+def test_every_option_has_the_gradient_of_one_process_too(seen, folder):
+    expected = large_batch(folder, **with_options(folder))
+    assert_same_gradients(seen["options"]["gradients"], expected["gradients"])
+    assert seen["options"]["means"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert seen["options"]["means"]["pixel.z"] > 0
+    assert not any("post_quant" in name for name in seen["options"]["weights"])
 
 
 @pytest.mark.parametrize("name", RESUMABLE)
@@ -526,14 +645,16 @@ def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all(name, seen)
     assert math.isfinite(skipped["next"])
 
 
-def test_a_rank_without_images_neither_hangs_nor_changes_the_gradient(seen, folder):
+@pytest.mark.parametrize("name", UNEVEN)
+def test_a_rank_that_lacks_something_neither_hangs_nor_changes_the_gradient(name, seen, folder):
     unified = reference(folder)
     batches = uneven_batches(folder, unified.vocabulary)
-    assert [len(batch.pixel) for batch in batches] == [2, 0]
-    num_targets = sum(batch.num_targets for batch in batches)
-    for batch in batches:
-        loss(unified.model(batch), unified.model.config.loss_weights, num_targets).backward()
-    assert_same_gradients(seen["uneven"], {n: p.grad for n, p in unified.model.named_parameters()})
+    assert [kind for kind, batch in batches.items() if not len(batch.pixel)] == ["text", "nothing"]
+    assert batches["unlabelled"].num_targets == 8 and not batches["nothing"].num_targets
+    num_targets = max(sum(batches[kind].num_targets for kind in UNEVEN[name]), 1)
+    for kind in UNEVEN[name]:
+        loss(unified.model(batches[kind]), unified.model.config.loss_weights, num_targets).backward()
+    assert_same_gradients(seen["uneven"][name], {n: p.grad for n, p in unified.model.named_parameters()})
 
 
 def test_parts_that_are_not_trainable_stay(seen):

@@ -19,16 +19,20 @@ from safetensors.torch import load_file
 
 from data.batch import Batch
 from heads.config import DepthHeadConfig
+from heads.sampling import SamplingConfig
+from mllm.answer import answer
 from mllm.config import LossWeights, UnifiedConfig, VisualSpec
+from mllm.generate import generate_images
 from mllm.loss import LossSums
 from mllm.model import UnifiedModel
 from mllm.pretrained import load_unified
 from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
-from tokenizer import Codebooks
+from tokenizer import Codebooks, DualCodes
 from train import train_mllm
 from train.checkpoint import latest_checkpoint
 from train.config import load_config
 from train.distributed import World
+from train.info import describe
 from train.meter import LossMeter
 from train.parameters import PartsOptimizerConfig, group_parameters
 from train.run import Run, read_log
@@ -168,9 +172,17 @@ def one_process(folder: Path) -> None:
     main(load_config(TrainMllmConfig, folder / "one.yaml"))
     document = tiny_document(folder, out=str(folder / "next"), init=str(folder / "run" / "export"), tokenizer=None)
     del document["model"]
-    weighed = {"loss_weights": {"text": 2.0}, "visual_dropout": 0.5, "llm": {"gradient_checkpointing": True}}
+    weighed = {"loss_weights": {"text": 2.0}, "visual_dropout": 0.5}
+    weighed |= {"llm": {"gradient_checkpointing": True}, "heads": {"gradient_checkpointing": True}}
     main(replace(config, loop=replace(config.loop, steps=8)))  # the finished run goes on
     main(tiny_config(folder, **{**document, "model": weighed, "trainable": ["heads"]}))
+    adapted = {**document, "trainable": ["lora", "projector"], "optimizer": {"learning_rate": 0.02}}
+    for name, merge in (("merged", True), ("apart", False)):
+        main(tiny_config(folder, **{**adapted, "out": f"{folder}/{name}", "lora": {"rank": 2, "merge": merge}}))
+    later = {**document, "out": f"{folder}/after", "init": f"{folder}/apart/export", "trainable": ["heads"]}
+    main(tiny_config(folder, **later))
+    main(reading_config(folder))
+    drawing = reading_config(folder, out=f"{folder}/drawing", data=tiny_document(folder)["data"])
     broken = replace(config, out=str(folder / "broken"), optimizer=replace(config.optimizer, learning_rate=1e30))
     mistakes = []
     for wrong in (
@@ -178,12 +190,29 @@ def one_process(folder: Path) -> None:
         replace(config, schedule=replace(config.schedule, warmup=3)),
         tiny_config(folder, **{**document, "out": f"{folder}/resized", "model": {"heads": {"num_layers": 2}}}),
         tiny_config(folder, **{**document, "out": f"{folder}/no-model", "init": str(folder / "codes")}),
+        drawing,
+        reading_config(folder, out=f"{folder}/samples", samples={"prompts": ["an apple"], "every": 2}),
+        reading_config(folder, out=f"{folder}/headless", trainable=["projector", "heads"]),
     ):
         try:
             main(wrong)
         except (ValueError, OSError) as error:
             mistakes.append(str(error))
     (folder / "mistakes.json").write_text(json.dumps(mistakes))
+
+
+def reading_config(folder: Path, **changes: Any) -> TrainMllmConfig:
+    """The controlled experiment of LLaVA-1.5 (configs/full/llava_align.yaml): understanding alone, no heads."""
+    document = tiny_document(folder)
+    sources = [source for source in document["data"]["sources"] if source["kind"] != "draw"]
+    reading = {
+        "out": str(folder / "reading"),
+        "model": {"llm": document["model"]["llm"], "heads": None, "visual_input": "semantic"},
+        "data": {**document["data"], "sources": sources},
+        "validation": {"sources": sources, "num_documents": 4},
+        "trainable": ["projector"],
+    }
+    return tiny_config(folder, **{**reading, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -214,12 +243,52 @@ def test_more_steps_extend_a_finished_run(alone):
 
 
 def test_mistakes_are_told_in_one_sentence(alone):
-    diverged, changed, resized, no_model = json.loads((alone / "mistakes.json").read_text())
+    mistakes = json.loads((alone / "mistakes.json").read_text())
+    diverged, changed, resized, no_model, drawing, samples, headless = mistakes
     assert "not finite for" in diverged and "image-" in diverged
     assert "schedule.warmup: 2.0 → 3" in changed
     assert "init=" in resized and "remove all of model but" in resized
     assert "config.json is missing" in no_model
-    assert all("\n" not in mistake for mistake in (diverged, changed, resized, no_model))
+    assert "the model has no heads" in drawing and "samples.every=0" in samples
+    assert "trainable names heads, of which this model has none" in headless
+    assert all("\n" not in mistake for mistake in mistakes)
+
+
+def test_adapters_are_merged_into_the_export_or_lie_beside_it(alone):
+    weights = {name: load_file(alone / name / "export" / "model.safetensors") for name in ("run", "merged", "apart")}
+    before, merged, apart = weights["run"], weights["merged"], weights["apart"]
+    assert before.keys() == merged.keys() == apart.keys()
+    changed = [name for name in before if not torch.equal(before[name], apart[name])]
+    assert changed and all(name.startswith("visual_embedding.") for name in changed)
+    adapted = [name for name in before if not torch.equal(merged[name], apart[name])]
+    assert len(adapted) == 2 * 7 and all(name.startswith("llm.model.layers.") for name in adapted)
+    loaded = [load_unified(alone / name / "export").model.state_dict() for name in ("merged", "apart")]
+    assert all(torch.equal(loaded[0][name], loaded[1][name]) for name in before)
+    assert "lr.lora" in read_log(alone / "merged" / "log.jsonl")[0]
+    after = load_file(alone / "after" / "export" / "model.safetensors")  # a later stage, which read it into partitions
+    assert all(torch.equal(after[name], merged[name]) for name in before if name.startswith("llm."))
+
+
+def test_lora_is_named_where_it_is_meant(tmp_path):
+    with pytest.raises(ValueError, match="names both llm and lora"):
+        tiny_config(tmp_path, trainable=["llm", "lora"])
+    with pytest.raises(ValueError, match="does not name lora"):
+        tiny_config(tmp_path, lora={"rank": 2})
+
+
+def test_a_model_without_heads_reads_and_does_not_draw(alone):
+    unified = load_unified(alone / "reading" / "export")
+    assert {name.split(".")[0] for name, _ in unified.model.named_parameters()} == {"llm", "visual_embedding"}
+    line = read_log(alone / "reading" / "log.jsonl")[-1]
+    assert line["loss"] == pytest.approx(line["text.loss"])
+    assert not any(name.startswith(("pixel", "semantic")) for name in line)
+    result = json.loads((alone / "reading" / "result.json").read_text())
+    assert result["ntp"].keys() == {"text"}
+    assert "visual_embedding" in describe(str(alone / "reading" / "export"), [])
+    codes = DualCodes(*torch.zeros(2, 4, 3, dtype=torch.int64))
+    assert isinstance(answer(unified.model, unified.vocabulary, ["Is it?"], [codes], 3)[0], str)
+    with pytest.raises(ValueError, match="it reads images and cannot draw"):
+        generate_images(unified.model, unified.vocabulary, ["an apple"], SamplingConfig(), [0])
 
 
 def test_a_start_is_needed_and_one_only(tmp_path):
@@ -236,9 +305,10 @@ def test_the_meter_gives_means_per_token_and_per_code():
     def sums(text: float, num_text: int, pixel: list[float], num_visual: int) -> LossSums:
         losses, correct = torch.tensor(pixel), torch.tensor([1, 0])
         parts = (torch.tensor(text), torch.tensor(num_text), torch.tensor(1))
-        return LossSums(*parts, losses, 2 * losses, torch.tensor(num_visual), correct, correct)
+        visual = (losses, 2 * losses, torch.tensor(num_visual), correct, correct)
+        return LossSums(*parts, *visual, 10 * losses, 20 * losses)
 
-    meter = LossMeter(World(), LossWeights(text=1, pixel=1, semantic=0.5))
+    meter = LossMeter(World(), LossWeights(text=1, pixel=1, semantic=0.5, z_loss=0.01))
     meter.add(sums(6.0, 3, [4.0, 8.0], 2))
     meter.add(sums(2.0, 1, [2.0, 6.0], 3))
     means = meter.means()
@@ -246,7 +316,8 @@ def test_the_meter_gives_means_per_token_and_per_code():
     assert means["pixel.depth1.loss"] == pytest.approx(6 / 5) and means["pixel.depth2.loss"] == pytest.approx(14 / 5)
     assert means["pixel.loss"] == pytest.approx(2.0) and means["semantic.loss"] == pytest.approx(4.0)
     assert means["pixel.depth1.accuracy"] == pytest.approx(2 / 5)
-    assert means["loss"] == pytest.approx((8 + 20 + 0.5 * 40) / 9)
+    assert means["pixel.z"] == pytest.approx(20.0) and means["semantic.z"] == pytest.approx(40.0)
+    assert means["loss"] == pytest.approx((8 + 1.1 * 20 + 0.5 * 1.1 * 40) / 9)
     assert meter.means() == {}
 
 
