@@ -19,12 +19,14 @@ from data.loader import DataConfig, Loader, Step
 from mllm.config import UnifiedConfig
 from mllm.loss import LossSums, loss
 from train.build_mllm import begin, continue_from, open_vocabulary
+from train.card_facts import read_history
 from train.checkpoint import latest_checkpoint
 from train.distributed import World, init_world
 from train.engine import Engine, EngineConfig
 from train.launch import run_launched
 from train.loop import MAX_BAD_STEPS, LoopConfig, is_due
 from train.meter import LossMeter, RateMeter
+from train.model_card import CardFacts, write_card
 from train.parameters import PartsOptimizerConfig, group_parameters
 from train.picture_encoder import TokenizerEncoder
 from train.precision import set_matmul_precision
@@ -199,16 +201,18 @@ class Trainer:
     def finish(self, step: int) -> None:
         """Scores the held-out documents, exports the model, and only then marks the run as complete."""
         ntp = self.watch.next_token_losses()
-        self.world.on_main(self.export, self.engine.state_dict())
+        self.world.on_main(self.export, self.engine.state_dict(), step)
         counts = {"step": step, "skipped": self.num_skipped, "parameters": self.engine.num_parameters}
         self.run.finish({**counts, "ntp": ntp})
 
-    def export(self, weights: dict[str, Tensor]) -> None:
+    def export(self, weights: dict[str, Tensor], step: int) -> None:
         """Written beside and renamed, so that export/ is never half a model."""
         model, vocabulary, tokenizer = self.unified
         partial = self.run.export.with_name("export.partial")
         shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial, vocabulary, tokenizer, weights)
+        history = read_history(self.run.folder, step)
+        write_card(self.unified, partial, CardFacts(self.run.folder.name, history))
         shutil.rmtree(self.run.export, ignore_errors=True)
         partial.rename(self.run.export)
 
