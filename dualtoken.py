@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from mllm.auto import register_with_transformers
-from train import commands
+from train import commands, commands_use
 from train.commands import Command, launched_stage, stage
 from train.launch import sentence
 
@@ -80,8 +80,8 @@ COMMANDS = {
     ),
     "reconstruct": Command(
         "Show pictures beside what is left of them after their codes.",
-        commands.add_reconstruct,
-        commands.run_reconstruct,
+        commands_use.add_reconstruct,
+        commands_use.run_reconstruct,
         reads="picture files, a tokenizer",
         writes="one side-by-side PNG per file",
         example="dualtoken reconstruct cat.jpg dog.png --out runs/reconstructions",
@@ -112,20 +112,21 @@ COMMANDS = {
         "         many machines: torchrun --nnodes 4 --nproc_per_node 8 -m train.train_mllm configs/full/pretrain.yaml",
     ),
     "generate": Command(
-        "Draw pictures from a caption.",
-        commands.add_generate,
-        commands.run_generate,
+        "Draw pictures from one prompt or from a file of them.",
+        commands_use.add_generate,
+        commands_use.run_generate,
         reads="a unified model",
-        writes="OUT/*.png, each with its prompt and settings in its metadata, and OUT/sheet.png",
-        example='dualtoken generate "a red apple, 3d style" --cfg 3 --num 8 --out runs/apples',
+        writes="OUT/*.png, each with its prompt, seed, settings and model in its metadata, and OUT/sheet.png",
+        example='dualtoken generate "a red apple, 3d style" --cfg 3 --num 8 --out runs/apples\n'
+        "         many: dualtoken generate --prompts prompts.txt --nproc 8 --out runs/pictures",
     ),
     "chat": Command(
-        "Ask one question, about a picture or not.",
-        commands.add_chat,
-        commands.run_chat,
-        reads="a unified model, a picture file",
-        writes="the answer on the terminal",
-        example='dualtoken chat --image apple.png "What is this?"',
+        "Talk with the model about pictures, and let it draw; or ask one question.",
+        commands_use.add_chat,
+        commands_use.run_chat,
+        reads="a unified model, picture files",
+        writes="its words on the terminal; pictures drawn in a dialogue to OUT/*.png",
+        example='dualtoken chat\n         one question: dualtoken chat --image apple.png "What is this?"',
     ),
     "eval-generation": stage(
         "train.evaluate_generation",

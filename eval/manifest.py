@@ -36,7 +36,9 @@ def hash_files(paths: Iterable[Path], root: Path) -> str:
     return digest.hexdigest()
 
 
-def hash_model(folder: str | Path) -> str:
-    """Of everything in the folder of a unified model: weights, configuration, vocabulary, tokenizer."""
-    folder = Path(folder)
+def hash_model(name: str | Path) -> str:
+    """Of everything in the folder or hub repository of a unified model: weights, configuration, vocabulary, tokenizer."""
+    from tokenizer.hub import local_folder  # here, for it brings torch
+
+    folder = local_folder(name)
     return hash_files([path for path in folder.rglob("*") if path.is_file()], folder)

@@ -15,10 +15,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from data.images import to_pil
+from data.images import ImageTransform, to_pil
 from heads.sampling import SamplingConfig
+from mllm import dialogue
 from mllm.auto_config import DualTokenConfig
+from mllm.chat_messages import Message, turn
 from mllm.decoding import inference
+from mllm.dialogue import TextSampling
 from mllm.generate import generate_images
 from mllm.pretrained import Unified, load_unified, read_config, save_unified
 from mllm.weights import MAX_SHARD_SIZE, parse_dtype
@@ -111,12 +114,35 @@ class DualTokenModel(PreTrainedModel):
         codes = generate_images(self.model, self.vocabulary, captions, SamplingConfig(**sampling), list(seeds))
         return self.decode_images(codes)
 
+    def reply(
+        self,
+        messages: Sequence[Message],
+        text: TextSampling = TextSampling(),
+        sampling: SamplingConfig = SamplingConfig(),
+        seed: int = 0,
+    ) -> list[str | Image.Image]:
+        """The assistant's answer to a conversation in the processor's form: its texts and pictures in order."""
+        turns = [dialogue.Message(role, [self._read(part) for part in parts]) for role, parts in map(turn, messages)]
+        answer = dialogue.generate(self.model, self.vocabulary, turns, text, sampling, seed)
+        return [part if isinstance(part, str) else self._show(part) for part in answer.segments]
+
     def encode_images(self, pixel_values: Tensor) -> DualCodes:
         """float[B, 3, h, w] of the processor → codes int64[B, N, D] per branch."""
         return self.tokenizer.encode(pixel_values.to(self.device).float())
 
     def decode_images(self, codes: DualCodes) -> list[Image.Image]:
         return [to_pil(image) for image in self.tokenizer.decode(codes.pixel)]
+
+    def _read(self, part: str | Image.Image) -> str | DualCodes:
+        """A picture becomes its codes int64[N, D] per branch."""
+        if isinstance(part, str):
+            return part
+        transform = ImageTransform(self.tokenizer.image_size, self.tokenizer.config.crop)
+        return DualCodes(*(branch[0] for branch in self.encode_images(transform(part).unsqueeze(0))))
+
+    def _show(self, codes: DualCodes) -> Image.Image:
+        """int64[N, D] per branch."""
+        return self.decode_images(DualCodes(codes.pixel.unsqueeze(0), codes.semantic.unsqueeze(0)))[0]
 
     def _embed(self, input_ids: Tensor, pixel_values: Tensor | None) -> Tensor:
         """float[S, T, E], with the pictures in their places."""

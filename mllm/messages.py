@@ -1,56 +1,45 @@
-"""Chat messages in the form that transformers' chat models take → turns of texts and pictures.
+"""The messages of a conversation, and how the model reads them."""
 
-    [{"role": "user", "content": [{"type": "image", "image": PICTURE}, {"type": "text", "text": "What is this?"}]}]
+from collections.abc import Sequence
+from typing import NamedTuple
 
-PICTURE is a PIL image, a path, the bytes of a file or an array; `content` may be a text alone.
-"""
-
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
-from torch import Tensor
-
-from data.images import from_array, load_image
-from data.vocabulary import picture_first
+from data.vocabulary import ImageSlot, Vocabulary
+from mllm.model import UnifiedModel
+from mllm.prompts import Prompt
+from tokenizer import DualCodes
 
 ROLES = ("system", "user", "assistant")
-Picture = Image.Image | str | Path | bytes | np.ndarray | Tensor
-Message = Mapping[str, Any]
+Segment = str | DualCodes  # an image: int64[N, D] per branch
 
 
-def open_picture(picture: Picture) -> Image.Image:
-    """RGB; ValueError or FileNotFoundError says what is wrong with it."""
-    if isinstance(picture, np.ndarray | Tensor):
-        picture = from_array(picture)
-    if not isinstance(picture, Image.Image | str | Path | bytes):
-        raise ValueError(f"{type(picture).__name__} is no picture: give a PIL image, a path, bytes or an array.")
-    return load_image(picture)
+class Message(NamedTuple):
+    role: str  # system | user | assistant
+    segments: Sequence[Segment]  # texts and images in order
 
 
-def turn(message: Message) -> tuple[str, list[str | Image.Image]]:
-    """The role and the parts of one message, pictures opened."""
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        raise ValueError(f"a message has the role {role!r}: choose {', '.join(ROLES)}.")
-    if isinstance(content, str):
-        return role, [content]
-    if not isinstance(content, list | tuple):
-        raise ValueError(f"the content of a message is a {type(content).__name__}: give a text, or a list of parts.")
-    parts = [_part(part) for part in content]
-    return role, picture_first(parts) if role == "user" else parts
-
-
-def _part(part: Any) -> str | Image.Image:
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind == "text" and isinstance(part.get("text"), str):
-        return part["text"]
-    for name in ("image", "path"):
-        if kind == "image" and part.get(name) is not None:
-            return open_picture(part[name])
-    raise ValueError(
-        f"a part of a message cannot be read ({str(part)[:80]}): give {{'type': 'text', 'text': …}} or "
-        "{'type': 'image', 'image': a PIL image, a path, bytes or an array}."
-    )
+def read_messages(vocabulary: Vocabulary, messages: Sequence[Message], model: UnifiedModel) -> Prompt:
+    """The ids of a conversation up to the opening of the assistant's turn, and its images."""
+    if not messages or messages[-1].role == "assistant":
+        raise ValueError("there is nothing to reply to: the last message must be the user's.")
+    shape, turns, images = model.visual.shape, [], []
+    for number, (role, segments) in enumerate(messages, start=1):
+        if role not in ROLES:
+            raise ValueError(f"message {number} is of role {role!r}: choose {', '.join(ROLES)}.")
+        if role != "assistant" and not any(not isinstance(s, str) or s.strip() for s in segments):
+            raise ValueError(f"message {number} is empty: say or show something.")
+        pictures = [segment for segment in segments if not isinstance(segment, str)]
+        for picture in pictures:
+            if any(part.shape != shape for part in picture):
+                raise ValueError(
+                    f"an image of message {number} has codes of shape {tuple(picture.pixel.shape)}, not {shape}: "
+                    "encode it with the tokenizer of this model."
+                )
+        images += pictures
+        turns.append((role, [s if isinstance(s, str) else ImageSlot(shape[0]) for s in segments]))
+    ids, limit = vocabulary.dialogue_prompt(turns), model.llm.config.max_position_embeddings
+    if len(ids) >= limit:
+        raise ValueError(
+            f"the conversation takes {len(ids)} positions, {len(images)} images of {shape[0]} among them, but the "
+            f"language model's context is {limit}: leave out earlier messages or images."
+        )
+    return Prompt(ids, images)

@@ -16,8 +16,8 @@ from transformers import BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
 from data.images import ImageTransform
 from data.vocabulary import ImageSlot, Vocabulary
+from mllm.chat_messages import Message, Picture, open_picture, turn
 from mllm.decoding import left_pad
-from mllm.messages import Message, Picture, open_picture, turn
 from tokenizer import DualTokenizer
 from tokenizer.hub import download_options, local_folder
 
@@ -74,7 +74,7 @@ class DualTokenProcessor(ProcessorMixin):
         add_generation_prompt: bool = True,
         **options: Any,
     ) -> BatchFeature:
-        """One conversation or a list of them, in the form of mllm/messages.py.
+        """One conversation or a list of them, in the form of mllm/chat_messages.py.
 
         The result is always tokens, for in a string typed delimiters would become control tokens.
         """
