@@ -37,7 +37,7 @@ def hash_files(paths: Iterable[Path], root: Path) -> str:
 
 
 def hash_model(name: str | Path) -> str:
-    """Of everything in the folder or hub repository of a unified model: weights, configuration, vocabulary, tokenizer."""
+    """Of everything in the folder or repository of a unified model: weights, configuration, vocabulary, tokenizer."""
     from tokenizer.hub import local_folder  # here, for it brings torch
 
     folder = local_folder(name)
