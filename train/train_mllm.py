@@ -21,6 +21,7 @@ from mllm.loss import LossSums, loss
 from train.build_mllm import begin, continue_from, open_vocabulary
 from train.card_facts import read_history
 from train.checkpoint import latest_checkpoint
+from train.checkpoint_writer import CheckpointWriter
 from train.distributed import World, init_world
 from train.engine import Engine, EngineConfig
 from train.launch import run_launched
@@ -34,6 +35,7 @@ from train.resume import refuse_changed_config
 from train.run import Run, TrackingConfig
 from train.schedule import ScheduleConfig, lr_multiplier
 from train.watch_mllm import SamplesConfig, ValidationConfig, Watch
+from train.weight_ema import WeightEmaConfig
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class TrainMllmConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     optimizer: PartsOptimizerConfig = field(default_factory=PartsOptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    ema: WeightEmaConfig = field(default_factory=WeightEmaConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
@@ -59,6 +62,9 @@ class TrainMllmConfig:
             raise ValueError("neither init nor tokenizer is set: name the export/ folder of a tokenizer to start from")
         if self.init is not None and (self.tokenizer is not None or self.vocabulary is not None):
             raise ValueError(f"init={self.init} brings its own tokenizer and vocabulary: remove these two keys")
+        best = self.loop.keep.best
+        if best is not None and best.startswith("validation.") and not self.validation.every:
+            raise ValueError(f"loop.keep.best={best} is never measured on the way: set validation.every")
 
 
 def main(config: TrainMllmConfig) -> None:
@@ -90,7 +96,9 @@ class Trainer:
         model, vocabulary, tokenizer = self.unified
         self.weights = model.config.loss_weights
         groups = group_parameters(model, config.trainable, config.optimizer)
-        self.engine = Engine(config.engine, world, model, groups, config.optimizer, config.data.rows_per_batch)
+        rows, ema = config.data.rows_per_batch, config.ema
+        self.engine = Engine(config.engine, world, model, groups, config.optimizer, rows, ema)
+        self.writer = CheckpointWriter(run.checkpoints, config.loop.keep, config.loop.save_in_background, world)
         place = (world.rank, world.size, config.engine.accumulation)
         encoder = TokenizerEncoder(tokenizer, world.device) if self._reads_pictures() else None
         pin_memory = world.device.type == "cuda"
@@ -108,22 +116,32 @@ class Trainer:
         with self.heeding_sigterm(), self.run.progress(steps, self.run.folder.name, initial=start) as bar:
             for step, data in zip(range(start, steps), self.loader, strict=False):
                 norm = self.step(data, lr_multiplier(self.config.schedule, step, steps))
+                self.engine.update_average(step)
                 done = step + 1
                 if is_due(done, config.log_every) or done == steps:
                     bar.set_postfix(loss=self.log(done, norm), refresh=False)
-                if is_due(done, self.config.validation.every):
-                    self.run.log(done, **{f"validation.{k}": v for k, v in self.watch.held_out_losses().items()})
-                if is_due(done, self.config.samples.every):
-                    self.watch.draw_samples(done)
+                self.look(done)
                 bar.update()
                 stopping = self.stop_requested()
+                self.writer.poll()
                 if is_due(done, config.checkpoint_every) or done == steps or stopping:
                     self.save(done)
                 if stopping:
+                    self.writer.finish()
                     raise SystemExit(128 + signal.SIGTERM)  # the same command continues
         if done < steps:  # every source has been seen as often as its `epochs` say
             self.end_early(done)
         self.finish(done)
+
+    def look(self, step: int) -> None:
+        """Held-out losses and pictures, where they are due."""
+        if is_due(step, self.config.validation.every):
+            with self.engine.averaged():
+                losses = self.watch.held_out_losses()
+            self.run.log(step, **{f"validation.{name}": value for name, value in losses.items()})
+        if is_due(step, self.config.samples.every):
+            with self.engine.averaged():
+                self.watch.draw_samples(step)
 
     def _reads_pictures(self) -> bool:
         return any(source.images for source in [*self.config.data.sources, *self.config.validation.sources])
@@ -190,9 +208,10 @@ class Trainer:
 
     def save(self, step: int) -> None:
         state = {"step": step, "loader": self.loader.state_dict(), "num_skipped": self.num_skipped}
-        self.engine.save(self.run.checkpoints, step, state)
+        self.writer.save(step, self.engine.files(state))
 
     def end_early(self, step: int) -> None:
+        self.writer.finish()
         if latest_checkpoint(self.run.checkpoints) != self.run.checkpoints / f"step-{step:06d}":
             self.save(step)
         if self.world.is_main:
@@ -200,8 +219,10 @@ class Trainer:
 
     def finish(self, step: int) -> None:
         """Scores the held-out documents, exports the model, and only then marks the run as complete."""
-        ntp = self.watch.next_token_losses()
-        self.world.on_main(self.export, self.engine.state_dict(), step)
+        self.writer.finish()
+        with self.engine.averaged():
+            ntp = self.watch.next_token_losses()
+            self.world.on_main(self.export, self.engine.state_dict(), step)
         counts = {"step": step, "skipped": self.num_skipped, "parameters": self.engine.num_parameters}
         self.run.finish({**counts, "ntp": ntp})
 

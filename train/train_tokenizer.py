@@ -98,7 +98,7 @@ class Trainer:
         reference = VisionTower.from_pretrained(*source)
         self.objective = TokenizerLoss(config.loss, reference, config.tokenizer.semantic_layer).to(world.device)
         self.optimizer = build_adamw(self.model.parameters(), config.optimizer)
-        self.ema = WeightEma(self.model, config.ema)
+        self.ema = WeightEma.of(self.model, config.ema)
         self.health = CodebookHealth(config.health, self.model, world)
         self.parts: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer}
         self.parts |= {"ema": self.ema, "health": self.health}

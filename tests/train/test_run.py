@@ -1,7 +1,7 @@
 """The run folder: a log without repeats, JSON without NaN, results that are whole, silence on other ranks."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from train.schedule import ScheduleConfig, lr_multiplier
 @dataclass(frozen=True)
 class Loop:
     steps: int = 10
+    allow_changes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,14 @@ def test_a_changed_config_is_listed_and_refused(tmp_path: Path):
         refuse_changed_config(tmp_path, Config(rate=0.1, names=["a", "c"]))
     with pytest.raises(ValueError, match=r"names\.1: b → None"):
         refuse_changed_config(tmp_path, Config(names=["a"]))
+
+
+def test_changes_pass_that_are_allowed_by_name_or_by_group(tmp_path: Path, caplog):
+    begun(tmp_path, Config(names=["a", "b"]))
+    with pytest.raises(ValueError, match=r"\(rate: 0\.5 → 0\.1\).*loop\.allow_changes=\[rate\]"):
+        refuse_changed_config(tmp_path, Config(rate=0.1, names=["c"], loop=Loop(allow_changes=["names"])))
+    refuse_changed_config(tmp_path, Config(rate=0.1, names=["c"], loop=Loop(allow_changes=["names", "rate"])))
+    assert "goes on with another config (rate: 0.5 → 0.1; names.0: a → c; names.1: b → None)" in caplog.text
 
 
 def test_harmless_changes_pass(tmp_path: Path):

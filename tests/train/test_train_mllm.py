@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,9 +50,9 @@ def launch(config: Path, *overrides: str) -> subprocess.Popen:
     return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def finish(config: Path, *runs: list[str]) -> None:
+def finish(*runs: tuple[Path, list[str]]) -> None:
     """In each of two processes: what is left of one run after the other."""
-    for overrides in runs:
+    for config, overrides in runs:
         main(load_config(TrainMllmConfig, config, overrides))
 
 
@@ -70,22 +71,44 @@ def stop_after(process: subprocess.Popen, log: Path, step: int, number: signal.S
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """One run left alone; another stopped by SIGTERM, then by SIGKILL, then left to finish."""
+def killed(tmp_path_factory: pytest.TempPathFactory, alone: Path) -> dict[str, Any]:
+    """One run left alone; another stopped by SIGTERM, then by SIGKILL, then left to finish; what one process began."""
     folder = tmp_path_factory.mktemp("killed")
     make_world(folder)
     validation = {"sources": tiny_document(folder)["data"]["sources"][:2], "every": 7}
     samples = {"prompts": ["a red apple"], "every": 8, "sampling": {"temperature": 0.5}}
-    loop = {"steps": STEPS, "log_every": 1, "checkpoint_every": 4}
+    loop = {"steps": STEPS, "log_every": 1, "checkpoint_every": 4, "save_in_background": True}
+    looking = {"validation": validation, "samples": samples, "ema": {"decay": 0.5}}
     config = folder / "tiny.yaml"
-    config.write_text(yaml.safe_dump(tiny_document(folder, loop=loop, validation=validation, samples=samples)))
+    config.write_text(yaml.safe_dump(tiny_document(folder, loop=loop, **looking)))
     quiet, killed = folder / "quiet", folder / "killed"
     stop_after(launch(config, f"out={killed}"), killed / "log.jsonl", 3, signal.SIGTERM)
     checkpoint, logged = latest_checkpoint(killed / "checkpoints"), read_log(killed / "log.jsonl")[-1]["step"]
     stop_after(launch(config, f"out={killed}"), killed / "log.jsonl", logged + 6, signal.SIGKILL)
     assert not (killed / "result.json").exists()
-    run_ranks(finish, 2, config, [f"out={killed}"], [f"out={quiet}"])
+    half_way(alone / "one", alone / "two")
+    changes = ["engine.accumulation=2", "loop.allow_changes=[engine.accumulation]"]
+    runs = [[f"out={killed}"], [f"out={quiet}", "loop.save_in_background=false"]]
+    run_ranks(finish, 2, *((config, run) for run in runs), (alone / "one.yaml", [f"out={alone / 'two'}", *changes]))
     return {"quiet": quiet, "killed": killed, "saved": checkpoint.name, "logged": logged}
+
+
+def half_way(run: Path, copy: Path) -> None:
+    """As a run would be that was killed after its first checkpoint."""
+    shutil.copytree(run, copy)
+    shutil.rmtree(latest_checkpoint(copy / "checkpoints"))
+    shutil.rmtree(copy / "export")
+    (copy / "result.json").unlink()
+
+
+def test_two_processes_go_on_where_one_stopped(killed, alone):
+    """With half as many micro-batches each, as the config says; all else is the same, up to the order of sums."""
+    one, two = (read_log(alone / name / "log.jsonl") for name in ("one", "two"))
+    assert [line["step"] for line in one] == [line["step"] for line in two] == list(range(1, 9))
+    for ours, theirs in zip(two[4:], one[4:], strict=True):
+        for name in ("loss", "text.loss", "pixel.loss", "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
+        assert {k: v for k, v in ours.items() if k.startswith("data.")} == {k: theirs[k] for k in ours if "data." in k}
 
 
 def test_sigterm_saves_the_step_it_reached(killed):
@@ -138,6 +161,7 @@ def one_process(folder: Path) -> None:
     weights = (folder / "run" / "export" / "model.safetensors").read_bytes()
     main(config)  # finished: nothing happens
     assert (folder / "run" / "export" / "model.safetensors").read_bytes() == weights
+    main(load_config(TrainMllmConfig, folder / "one.yaml"))
     document = tiny_document(folder, out=str(folder / "next"), init=str(folder / "run" / "export"), tokenizer=None)
     del document["model"]
     weighed = {"loss_weights": {"text": 2.0}, "visual_dropout": 0.5, "llm": {"gradient_checkpointing": True}}
@@ -162,6 +186,10 @@ def one_process(folder: Path) -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     make_world(folder)
+    one = tiny_document(folder, out=str(folder / "one"))
+    one["engine"]["accumulation"] = 4
+    one["loop"] |= {"steps": 8, "checkpoint_every": 4}
+    (folder / "one.yaml").write_text(yaml.safe_dump(one))
     run_ranks(one_process, 1, folder)
     return folder
 
