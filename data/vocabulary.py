@@ -145,3 +145,13 @@ class Vocabulary:
         question = question.strip()
         segments: list[Segment] = [question] if num_patches is None else [ImageSlot(num_patches), f"\n{question}"]
         return [*self.user_turn(segments), *self.assistant_start()]
+
+    def dialogue_prompt(self, turns: Iterable[tuple[str, Sequence[Segment]]]) -> list[int]:
+        """Turns of a role and its segments, spelt as in training, and the opening of the answer to the last."""
+        ids: list[int] = []
+        for role, segments in turns:
+            if role == "assistant":
+                ids += [*self.assistant_start(), *self.content(segments), self.im_end, *self.encode("\n")]
+            else:
+                ids += self.user_turn(segments, role)
+        return ids + self.assistant_start()

@@ -178,6 +178,32 @@ def run_chat(args: Namespace) -> None:
     print(ask(args.question, args.image, args.model, args.max_new_tokens))
 
 
+def add_demo(parser: ArgumentParser) -> None:
+    from serve.demo import add_arguments
+
+    add_model(parser)
+    add_arguments(parser)
+
+
+def run_demo(args: Namespace) -> None:
+    from serve.demo import run
+
+    run(args)
+
+
+def add_serve(parser: ArgumentParser) -> None:
+    from serve.server import add_arguments
+
+    add_model(parser)
+    add_arguments(parser)
+
+
+def run_serve(args: Namespace) -> None:
+    from serve.server import run
+
+    run(args)
+
+
 EVALUATE_OPTIONS = ("model", "benchmarks", "split", "tasks", "out", "batch_size", "max_new_tokens", "limit", "blind")
 
 
