@@ -193,7 +193,7 @@ BIG = "9" * 400
         (CHAT, {**HELLO, "stream_options": 3}, 400, "stream_options"),
         (DRAW, {"prompt": "  "}, 400, "prompt"),
         (DRAW, {"prompt": ["an apple"]}, 400, "prompt"),
-        (DRAW, {"prompt": "apple " * 100}, 400, None),
+        (DRAW, {"prompt": "apple " * 200}, 400, None),
         (DRAW, {"prompt": "apple", "cfg": -1}, 400, "cfg"),
         (DRAW, {"prompt": "apple", "cfg": "3"}, 400, "cfg"),
         (DRAW, '{"prompt": "apple", "cfg": NaN}', 400, "cfg"),
