@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
-from train import commands
+from train import commands, commands_use
 from train.commands import Command, launched_stage, stage
 from train.launch import sentence
 
@@ -74,8 +74,8 @@ COMMANDS = {
     ),
     "reconstruct": Command(
         "Show pictures beside what is left of them after their codes.",
-        commands.add_reconstruct,
-        commands.run_reconstruct,
+        commands_use.add_reconstruct,
+        commands_use.run_reconstruct,
         reads="picture files, a tokenizer",
         writes="one side-by-side PNG per file",
         example="dualtoken reconstruct cat.jpg dog.png --out runs/reconstructions",
@@ -106,33 +106,34 @@ COMMANDS = {
         "         many machines: torchrun --nnodes 4 --nproc_per_node 8 -m train.train_mllm configs/full/pretrain.yaml",
     ),
     "generate": Command(
-        "Draw pictures from a caption.",
-        commands.add_generate,
-        commands.run_generate,
+        "Draw pictures from one prompt or from a file of them.",
+        commands_use.add_generate,
+        commands_use.run_generate,
         reads="a unified model",
-        writes="OUT/*.png, each with its prompt and settings in its metadata, and OUT/sheet.png",
-        example='dualtoken generate "a red apple, 3d style" --cfg 3 --num 8 --out runs/apples',
+        writes="OUT/*.png, each with its prompt, seed, settings and model in its metadata, and OUT/sheet.png",
+        example='dualtoken generate "a red apple, 3d style" --cfg 3 --num 8 --out runs/apples\n'
+        "         many: dualtoken generate --prompts prompts.txt --nproc 8 --out runs/pictures",
     ),
     "chat": Command(
-        "Ask one question, about a picture or not.",
-        commands.add_chat,
-        commands.run_chat,
-        reads="a unified model, a picture file",
-        writes="the answer on the terminal",
-        example='dualtoken chat --image apple.png "What is this?"',
+        "Talk with the model about pictures, and let it draw; or ask one question.",
+        commands_use.add_chat,
+        commands_use.run_chat,
+        reads="a unified model, picture files",
+        writes="its words on the terminal; pictures drawn in a dialogue to OUT/*.png",
+        example='dualtoken chat\n         one question: dualtoken chat --image apple.png "What is this?"',
     ),
     "demo": Command(
         "Chat, draw and look at codes in the browser.",
-        commands.add_demo,
-        commands.run_demo,
+        commands_use.add_demo,
+        commands_use.run_demo,
         reads="a unified model",
         writes="nothing; a page at http://127.0.0.1:7860, for this machine alone",
         example="dualtoken demo",
     ),
     "serve": Command(
         "Answer and draw over HTTP, in the shapes of OpenAI's API.",
-        commands.add_serve,
-        commands.run_serve,
+        commands_use.add_serve,
+        commands_use.run_serve,
         reads="a unified model",
         writes="nothing; answers at http://127.0.0.1:8000/v1, for this machine alone",
         example="dualtoken serve",

@@ -1,9 +1,9 @@
-"""`dualtoken chat`: one question, about a picture or not, and its answer."""
+"""One question, about a picture or not, and its answer: `dualtoken chat "What is this?"`."""
 
-from data.images import ImageTransform, load_image
+from data.images import load_image
 from eval.load import load
+from eval.pictures import encode_picture
 from mllm.answer import answer
-from tokenizer import DualCodes
 
 
 def ask(question: str, image: str | None, model_folder: str, max_new_tokens: int = 128) -> str:
@@ -14,10 +14,5 @@ def ask(question: str, image: str | None, model_folder: str, max_new_tokens: int
         raise ValueError(f"--max-new-tokens {max_new_tokens}: an answer has at least one")
     picture = load_image(image) if image else None
     unified = load(model_folder)
-    codes = None
-    if picture is not None:
-        transform = ImageTransform(unified.tokenizer.image_size, unified.tokenizer.config.crop)
-        pixel_values = transform(picture).unsqueeze(0).to(unified.model.device)
-        encoded = unified.tokenizer.encode(pixel_values)
-        codes = DualCodes(encoded.pixel[0], encoded.semantic[0])
+    codes = encode_picture(unified, picture) if picture is not None else None
     return answer(unified.model, unified.vocabulary, [question], [codes], max_new_tokens)[0]

@@ -3,7 +3,8 @@
     I_p1 = h_p        I_pd = sum_{d' < d} e(r_pd')   for d > 1
 
 Each visual position is its own sequence of D steps, causal over depth; e is the tokenizer's frozen codebook. Positions
-are the batch dimension, so every matrix product is one large M*D-row product.
+are the batch dimension, so every matrix product is one large M*D-row product. Sampling, which goes depth by depth, is
+in heads/depth_decoding.py.
 """
 
 import torch
@@ -12,15 +13,6 @@ from torch import Tensor, nn
 
 from heads.config import DepthHeadConfig
 from heads.cross_entropy import DepthClassifiers
-
-
-class DepthCache:
-    """Keys and values of the depths so far, allocated once: float[L, M, heads, D, head_dim] each."""
-
-    def __init__(self, num_layers: int, shape: tuple[int, int, int, int], like: Tensor) -> None:
-        self.keys = like.new_empty((num_layers, *shape))
-        self.values = like.new_empty((num_layers, *shape))
-        self.length = 0
 
 
 class DepthBlock(nn.Module):
@@ -36,17 +28,12 @@ class DepthBlock(nn.Module):
         self.up = nn.Linear(config.width, config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, config.width, bias=False)
 
-    def forward(self, x: Tensor, cache: DepthCache | None = None, layer: int = 0) -> Tensor:
-        """float[M, D, W] -> float[M, D, W]; with a cache, x is the one next depth float[M, 1, W]."""
+    def forward(self, x: Tensor) -> Tensor:
+        """float[M, D, W] -> float[M, D, W]"""
         num_rows, num_steps, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(num_rows, num_steps, 3, self.num_heads, width // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each float[M, heads, D, head_dim]
-        if cache is not None:
-            cache.keys[layer, :, :, cache.length] = key[:, :, 0]
-            cache.values[layer, :, :, cache.length] = value[:, :, 0]
-            key = cache.keys[layer, :, :, : cache.length + 1]
-            value = cache.values[layer, :, :, : cache.length + 1]
-        attended = F.scaled_dot_product_attention(query, key, value, is_causal=cache is None)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.out(attended.transpose(1, 2).reshape(num_rows, num_steps, width))
         return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
 
@@ -78,22 +65,3 @@ class DepthTransformer(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
-
-    def start(self, hidden_states: Tensor) -> tuple[Tensor, DepthCache]:
-        """Opens a position: float[M, E] -> the state of depth 1 float[M, W], and the cache for `step`."""
-        heads = self.config.num_heads
-        first = self.hidden_projection(hidden_states)
-        shape = (len(first), heads, self.depth, self.config.width // heads)
-        cache = DepthCache(self.config.num_layers, shape, like=first)
-        return self._advance(first, cache), cache
-
-    def step(self, code_sum: Tensor, cache: DepthCache) -> Tensor:
-        """The next depth's state float[M, W], from the summed vectors of all codes so far float[M, C]."""
-        return self._advance(self.code_projection(code_sum.to(self.code_projection.weight.dtype)), cache)
-
-    def _advance(self, x: Tensor, cache: DepthCache) -> Tensor:
-        x = (x + self.depth_positions[cache.length]).unsqueeze(1)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, cache, layer)
-        cache.length += 1
-        return self.norm(x).squeeze(1)

@@ -1,4 +1,4 @@
-"""Sampling the D codes of a position (arXiv 2503.14324, section 3.3): guidance, temperature, top-k, top-p, one draw.
+"""Sampling one code (arXiv 2503.14324, section 3.3): guidance, temperature, top-k, top-p, one draw.
 
 Classifier-free guidance acts on the logits of every depth: u + cfg (c - u). Each code is drawn by inverting the
 cumulative distribution at one uniform number, and an image's uniform numbers come from its own seed: what an image
@@ -7,13 +7,19 @@ becomes does not depend on the images it is drawn with.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from heads.depth_transformer import DepthTransformer
+PerDepth = Any  # a number, or a list of one for each depth; OmegaConf has no type that says so
+BRANCHES = ("pixel", "semantic")
+CURVES: dict[str, Callable[[Tensor], Tensor]] = {  # how far from `cfg` to `cfg_last`, over [0, 1]
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: (1 - torch.cos(math.pi * progress)) / 2,
+}
+RUNTIMES = ("eager", "static", "compile")
 
 
 @dataclass(frozen=True)
@@ -21,15 +27,15 @@ class BranchSampling:
     """What one codebook does differently; None is the setting of both."""
 
     cfg: float | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
+    cfg_last: float | None = None
+    temperature: PerDepth = None
+    top_k: PerDepth = None
+    top_p: PerDepth = None
 
 
 class DrawSettings(NamedTuple):
-    """The settings that hold for one codebook."""
+    """The settings of one draw."""
 
-    cfg: float
     temperature: float
     top_k: int
     top_p: float
@@ -37,48 +43,91 @@ class DrawSettings(NamedTuple):
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How codes are drawn: the first four fields in their order, then what a codebook does differently."""
+    """How codes are drawn, and what a codebook does differently."""
 
     cfg: float = 3.0  # guidance scale: 0 ignores the caption, 1 is the plain model
-    temperature: float = 1.0  # 0 takes the most probable code
-    top_k: int = 0  # keep so many codes; 0 keeps all
-    top_p: float = 1.0  # then keep the most probable ones that together reach this probability
+    cfg_last: float | None = None  # the scale at the last patch, where `cfg` is that at the first; null: `cfg`
+    cfg_curve: str = "linear"  # from one to the other: linear or cosine
+    temperature: PerDepth = 1.0  # 0 takes the most probable code
+    top_k: PerDepth = 0  # keep so many codes; 0 keeps all
+    top_p: PerDepth = 1.0  # then keep the most probable ones that together reach this probability
     pixel: BranchSampling = field(default_factory=BranchSampling)
     semantic: BranchSampling = field(default_factory=BranchSampling)
+    runtime: str = "eager"  # static: a cache whose shapes never change; compile: and its steps compiled
 
     def __post_init__(self) -> None:
-        for name in ("pixel", "semantic"):
-            cfg, temperature, top_k, top_p = self.branch(name)
-            if not (math.isfinite(cfg) and cfg >= 0):
-                raise ValueError(f"cfg={cfg} for {name} codes must be a number from 0 up; 1 is no guidance.")
-            if not (math.isfinite(temperature) and temperature >= 0):
-                raise ValueError(f"temperature={temperature} for {name} codes must be a number from 0 up.")
-            if top_k < 0:
-                raise ValueError(f"top_k={top_k} for {name} codes must be at least 0, which keeps all.")
-            if not 0 < top_p <= 1:
-                raise ValueError(f"top_p={top_p} for {name} codes must be above 0 and at most 1.")
+        for name, known in (("cfg_curve", tuple(CURVES)), ("runtime", RUNTIMES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose {', '.join(known)}.")
+        for branch in BRANCHES:
+            for name in ("cfg", "cfg_last"):
+                scale = self._setting(branch, name)
+                if scale is not None and not (_is_number(scale) and scale >= 0):
+                    raise ValueError(f"{name}={scale} for {branch} codes must be a number from 0 up; 1 is no guidance.")
+            for name in DrawSettings._fields:
+                value = self._setting(branch, name)
+                for number in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+                    check_setting(name, number, f" for {branch} codes")
 
-    def branch(self, name: str) -> DrawSettings:
-        """The settings of the `pixel` or of the `semantic` codes."""
-        own = asdict(getattr(self, name))
-        return DrawSettings(**{key: getattr(self, key) if value is None else value for key, value in own.items()})
+    def guidance(self, branch: str, num_patches: int) -> Tensor:
+        """float32[N], the scale at each patch."""
+        first, last = self._setting(branch, "cfg"), self._setting(branch, "cfg_last")
+        progress = CURVES[self.cfg_curve](torch.linspace(0, 1, num_patches))
+        return first + progress * ((first if last is None else last) - first)
+
+    def draws(self, branch: str, depth: int) -> list[DrawSettings]:
+        """The settings of each depth; a list of another length than `depth` is a ValueError."""
+        columns = []
+        for name in DrawSettings._fields:
+            value = self._setting(branch, name)
+            values = [value] * depth if _is_number(value) else list(value)
+            if len(values) != depth:
+                raise ValueError(
+                    f"{name}={values} for {branch} codes has {len(values)} entries, but an image has {depth} depths: "
+                    "give one for each, or a single number."
+                )
+            columns.append(values)
+        return [DrawSettings(temperature, int(k), p) for temperature, k, p in zip(*columns, strict=True)]
 
     @property
     def guided(self) -> bool:
         """Whether any codebook needs the unconditional rows."""
-        return any(self.branch(name).cfg != 1 for name in ("pixel", "semantic"))
+        scales = [self._setting(branch, name) for branch in BRANCHES for name in ("cfg", "cfg_last")]
+        return any(scale not in (None, 1) for scale in scales)
+
+    def _setting(self, branch: str, name: str) -> Any:
+        own = getattr(getattr(self, branch), name)
+        return getattr(self, name) if own is None else own
+
+
+def check_setting(name: str, value: Any, where: str = "") -> None:
+    """Raises ValueError unless `value` is a temperature, top_k or top_p."""
+    rules = {
+        "temperature": (lambda x: x >= 0, "a number from 0 up"),
+        "top_k": (lambda x: x >= 0 and x == int(x), "a whole number, at least 0, which keeps all"),
+        "top_p": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    }
+    holds, rule = rules[name]
+    if not (_is_number(value) and holds(value)):
+        raise ValueError(f"{name}={value}{where} must be {rule}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def uniforms(seeds: Sequence[int], *shape: int) -> Tensor:
     """float64[B, *shape] in [0, 1), row b from seed b alone; drawn on the CPU, so the same on every device."""
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**63]:
+        raise ValueError(f"seed {wrong[0]} must be a whole number from 0 up, below 2**63.")
     rows = [torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
     return torch.stack(rows)
 
 
-def guide(logits: Tensor, cfg: float) -> Tensor:
-    """[conditional; unconditional] float[2B, K] -> guided float[B, K]."""
+def guide(logits: Tensor, cfg: Tensor) -> Tensor:
+    """[conditional; unconditional] float[2B, K], a scale float32[] -> guided float[B, K]."""
     conditional, unconditional = logits.float().chunk(2)
-    return conditional if cfg == 1 else torch.lerp(unconditional, conditional, cfg)
+    return torch.lerp(unconditional, conditional, cfg)
 
 
 def draw(logits: Tensor, uniform: Tensor, settings: DrawSettings) -> Tensor:
@@ -99,28 +148,3 @@ def draw(logits: Tensor, uniform: Tensor, settings: DrawSettings) -> Tensor:
         total = cumulative.gather(1, num_kept)
     index = torch.searchsorted(cumulative, uniform.unsqueeze(1) * total, right=True)
     return (index if order is None else order.gather(1, index)).squeeze(1)
-
-
-def sample_codes(
-    head: DepthTransformer,
-    hidden_states: Tensor,
-    vectors_at: Callable[[Tensor, int], Tensor],
-    uniform: Tensor,
-    settings: DrawSettings,
-) -> Tensor:
-    """All D codes of one position, one depth after the other.
-
-    hidden_states: float[B, E], or float[2B, E] with the unconditional rows in the second half; vectors_at: (codes
-    int64[B], depth) -> their vectors float[B, C]; uniform: float64[B, D]. Returns int64[B, D].
-    """
-    num_images, guided = len(uniform), len(hidden_states) > len(uniform)
-    state, cache = head.start(hidden_states)
-    codes = torch.empty(num_images, head.depth, dtype=torch.int64, device=hidden_states.device)
-    code_sum = torch.zeros((), device=hidden_states.device)
-    for depth in range(head.depth):
-        if depth:
-            code_sum = code_sum + vectors_at(codes[:, depth - 1], depth - 1)
-            state = head.step(code_sum.repeat(len(hidden_states) // num_images, 1), cache)
-        logits = head.classifiers.logits(state, depth)
-        codes[:, depth] = draw(guide(logits, settings.cfg) if guided else logits, uniform[:, depth], settings)
-    return codes

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from mllm.model import UnifiedModel
 
@@ -79,10 +79,13 @@ class CachedDecoder:
         num_new = int(each.max())
         self.decoder = model.llm.get_decoder()
         max_length = mask.shape[1] + num_new
-        self.cache = Cache(layers=[PreallocatedLayer(max_length) for _ in range(model.llm.config.num_hidden_layers)])
+        self.cache = Cache(layers=[self.new_layer(max_length) for _ in range(model.llm.config.num_hidden_layers)])
         self.mask = torch.cat([mask, mask.new_ones(len(mask), num_new)], dim=1)
         self.position_ids = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
         self.length = 0
+
+    def new_layer(self, max_length: int) -> CacheLayerMixin:
+        return PreallocatedLayer(max_length)
 
     def advance(self, embeddings: Tensor) -> Tensor:
         """The next t positions' embeddings float[R, t, E] -> the last position's hidden state float[R, E]."""

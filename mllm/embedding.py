@@ -28,11 +28,13 @@ class VisualEmbedding(nn.Module):
             self.columns = nn.Parameter(0.02 * torch.randn(1, grid[1], hidden_size))
         self.has_positions = grid is not None
 
-    def forward(self, code_sums: DualCodes, first: int = 0) -> Tensor:
-        """Summed code vectors float32[B, n, C] of each branch, of the patches from `first` on -> float[B, n, E]."""
+    def forward(self, code_sums: DualCodes, patches: Tensor | None = None) -> Tensor:
+        """Summed code vectors float32[B, n, C] of each branch -> float[B, n, E]; of all patches, or of those of the
+        numbers `patches` int64[n].
+        """
         features = torch.cat([getattr(code_sums, branch) for branch in self.branches], dim=-1)
         embeddings = self.down(F.gelu(self.up(features.to(self.up.weight.dtype))))
         if not self.has_positions:
             return embeddings
         positions = (self.rows + self.columns).flatten(0, 1)
-        return embeddings + positions[first : first + embeddings.shape[1]]
+        return embeddings + (positions if patches is None else positions[patches])

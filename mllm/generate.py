@@ -1,20 +1,13 @@
-"""Images from text (arXiv 2503.14324, section 3.3, inference): the LLM over positions, the two heads over depth.
+"""Images from captions (arXiv 2503.14324, section 3.3): a batch at once, whole or row by row as they are drawn."""
 
-Conditional and unconditional rows run side by side in one batch; no text logits are computed inside an image.
-"""
-
-from collections.abc import Callable, Sequence
-from functools import partial
-
-import torch
+from collections.abc import Iterator, Sequence
 
 from data.vocabulary import Vocabulary
-from heads.sampling import SamplingConfig, sample_codes, uniforms
-from mllm.decoding import CachedDecoder, inference, left_pad
+from heads.sampling import SamplingConfig
+from mllm.drawing import Drawing
 from mllm.model import UnifiedModel
+from mllm.prompts import Prompt
 from tokenizer import DualCodes
-
-OnPosition = Callable[[int, DualCodes], None]
 
 
 def generate_images(
@@ -23,53 +16,31 @@ def generate_images(
     captions: Sequence[str],
     sampling: SamplingConfig,
     seeds: Sequence[int],
-    on_position: OnPosition | None = None,
 ) -> DualCodes:
-    """Codes int64[B, N, D] of one image per caption and seed.
+    """Codes int64[B, N, D] per branch of one image per caption and seed."""
+    (codes,) = stream_images(model, vocabulary, captions, sampling, seeds, num_rows=model.visual.grid[0])
+    return codes
 
-    `on_position(p, codes)` is called after each position with the codes so far, zero from patch p + 1 on (for previews
-    and progress).
+
+def stream_images(
+    model: UnifiedModel,
+    vocabulary: Vocabulary,
+    captions: Sequence[str],
+    sampling: SamplingConfig,
+    seeds: Sequence[int],
+    num_rows: int = 1,
+    prefix: DualCodes | None = None,
+) -> Iterator[DualCodes]:
+    """The codes so far, int64[B, p, D] per branch, after every `num_rows` rows of the images and at the end.
+
+    What was yielded last is a `prefix` for another call: with the same captions, seeds and settings it ends with the
+    same codes as if it had not been stopped. A wrong argument is a ValueError at once, not at the first row.
     """
     if not captions or not all(caption.strip() for caption in captions):
         raise ValueError("a caption to draw is empty: say in a few words what the picture should show.")
     if len(seeds) != len(captions):
         raise ValueError(f"there are {len(captions)} captions but {len(seeds)} seeds: give one seed per caption.")
-    prompts = [vocabulary.drawing_prompt(caption) for caption in captions]
-    if sampling.guided:
-        prompts += [vocabulary.drawing_prompt(None)] * len(captions)
-    with inference(model):
-        return _generate(model, prompts, vocabulary.endoftext, sampling, seeds, on_position)
-
-
-def _generate(
-    model: UnifiedModel,
-    prompts: list[list[int]],
-    pad_id: int,
-    sampling: SamplingConfig,
-    seeds: Sequence[int],
-    on_position: OnPosition | None,
-) -> DualCodes:
-    num_images, (num_patches, depth) = len(seeds), model.visual.shape
-    codes = DualCodes(*torch.zeros(2, num_images, num_patches, depth, dtype=torch.int64, device=model.device))
-    heads = {"pixel": model.pixel_head, "semantic": model.semantic_head}
-    random = uniforms(seeds, num_patches, len(heads), depth).to(model.device)
-    ids, mask = left_pad(prompts, pad_id, model.device)
-    decoder = CachedDecoder(model, mask, num_patches - 1)
-    embeddings = model.llm.get_input_embeddings()(ids)
-    for position in range(num_patches):
-        hidden_states = decoder.advance(embeddings)
-        for i, (branch, head) in enumerate(heads.items()):
-            getattr(codes, branch)[:, position] = sample_codes(
-                head,
-                hidden_states,
-                partial(model.codebooks.vectors_at, branch),
-                random[:, position, i],
-                sampling.branch(branch),
-            )
-        if on_position is not None:
-            on_position(position, codes)
-        if position + 1 < num_patches:
-            patch = DualCodes(*(branch[:, position : position + 1] for branch in codes))
-            embeddings = model.visual_embedding(model.codebooks.sums(patch), position)
-            embeddings = embeddings.repeat(len(prompts) // num_images, 1, 1)
-    return codes
+    if num_rows < 1:
+        raise ValueError(f"num_rows={num_rows} must be at least 1.")
+    prompts = [Prompt(vocabulary.drawing_prompt(caption)) for caption in captions]
+    return Drawing(model, vocabulary, prompts, sampling, seeds, prefix).rows(num_rows)

@@ -59,7 +59,7 @@ def test_overrides_stand_before_or_after_options(words):
 
 
 @pytest.mark.parametrize(
-    "words", [["trian"], [], ["train"], ["train", "a.yaml", "--nprocs", "2"], ["chat"], ["report", "a", "b=1"]]
+    "words", [["trian"], [], ["train"], ["train", "a.yaml", "--nprocs", "2"], ["score"], ["report", "a", "b=1"]]
 )
 def test_wrong_words_exit_with_2(words, capsys):
     with pytest.raises(SystemExit) as stop:

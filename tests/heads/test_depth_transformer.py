@@ -58,15 +58,6 @@ def test_equals_naive_recomputation_of_each_depth(head, hidden_states, code_embe
                 torch.testing.assert_close(states[m, d], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_steps_with_the_cache_equal_teacher_forcing(head, hidden_states, code_embeddings):
-    with torch.no_grad():
-        state, cache = head.start(hidden_states)
-        states = [state]
-        for d in range(1, D):
-            states.append(head.step(code_embeddings[:, :d].sum(dim=1), cache))
-        torch.testing.assert_close(torch.stack(states, dim=1), head(hidden_states, code_embeddings))
-
-
 @pytest.mark.parametrize("changed", range(D))
 def test_a_state_depends_on_the_codes_before_it_only(head, hidden_states, code_embeddings, changed):
     with torch.no_grad():

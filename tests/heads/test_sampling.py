@@ -1,15 +1,12 @@
-import itertools
 import math
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from heads.config import DepthHeadConfig
-from heads.depth_transformer import DepthTransformer
-from heads.sampling import BranchSampling, DrawSettings, SamplingConfig, draw, guide, sample_codes, uniforms
+from heads.sampling import BranchSampling, DrawSettings, SamplingConfig, draw, guide, uniforms
 
-PLAIN = DrawSettings(cfg=1.0, temperature=1.0, top_k=0, top_p=1.0)
+PLAIN = DrawSettings(temperature=1.0, top_k=0, top_p=1.0)
 
 
 def reference_probabilities(logits: list[float], settings: DrawSettings) -> list[float]:
@@ -55,37 +52,13 @@ def test_temperature_zero_takes_the_most_probable():
 def test_guidance():
     conditional, unconditional = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
     rows = torch.cat([conditional, unconditional])
-    torch.testing.assert_close(guide(rows, 3.0), unconditional + 3 * (conditional - unconditional))
-    torch.testing.assert_close(guide(rows, 0.0), unconditional)
-    assert torch.equal(guide(rows, 1.0), conditional)
-
-
-@pytest.mark.parametrize("cfg", [1.0, 2.5])
-def test_codes_follow_the_teacher_forced_distribution(cfg):
-    """All 3 x 3 codes of a toy head: how often each is drawn against its teacher-forced probability (Eq. 8)."""
-    torch.manual_seed(0)
-    head = DepthTransformer(DepthHeadConfig(1, 8, 2, 16), input_width=6, code_dim=2, depth=2, codebook_size=3)
-    with torch.no_grad():
-        head.classifiers.weight.mul_(40)
-    codebook, hidden = 2 * torch.randn(3, 2), torch.randn(2, 6)
-    num = 20000
-    rows = hidden[:1].repeat(num, 1) if cfg == 1 else hidden.repeat_interleave(num, dim=0)
-    uniform = torch.rand(num, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    with torch.no_grad():
-        drawn = sample_codes(head, rows, lambda code, _: codebook[code], uniform, PLAIN._replace(cfg=cfg))
-        for codes in itertools.product(range(3), repeat=2):
-            states = head(hidden, codebook[list(codes)].repeat(2, 1, 1))
-            probability = 1.0
-            for d in range(2):
-                conditional, unconditional = head.classifiers.logits(states[:, d], d)
-                logits = unconditional + cfg * (conditional - unconditional)
-                probability *= logits.softmax(0)[codes[d]].item()
-            frequency = (drawn == torch.tensor(codes)).all(dim=1).double().mean().item()
-            assert abs(frequency - probability) < 4 * math.sqrt(probability * (1 - probability) / num)
+    guided = [guide(rows, torch.tensor(cfg)) for cfg in (3.0, 0.0, 1.0)]
+    torch.testing.assert_close(guided[0], unconditional + 3 * (conditional - unconditional))
+    assert torch.equal(guided[1], unconditional) and torch.equal(guided[2], conditional)
 
 
 def test_uniform_numbers_belong_to_the_seed():
-    together, alone = uniforms([3, 5, 2**62], 4, 2), uniforms([5], 4, 2)
+    together, alone = uniforms([3, 5, 2**63 - 1], 4, 2), uniforms([5], 4, 2)
     assert together.shape == (3, 4, 2) and together.dtype == torch.float64
     assert torch.equal(together[1], alone[0])
     assert not torch.equal(together[0], together[1])
@@ -93,16 +66,47 @@ def test_uniform_numbers_belong_to_the_seed():
 
 def test_a_codebook_may_differ_from_what_both_share():
     config = SamplingConfig(cfg=3.0, top_k=900, semantic=BranchSampling(cfg=1.0, temperature=0.5))
-    assert config.branch("pixel") == DrawSettings(3.0, 1.0, 900, 1.0)
-    assert config.branch("semantic") == DrawSettings(1.0, 0.5, 900, 1.0)
-    assert config.guided
-    assert not SamplingConfig(cfg=1.0).guided
+    assert config.draws("pixel", 2) == [DrawSettings(1.0, 900, 1.0)] * 2
+    assert config.draws("semantic", 2) == [DrawSettings(0.5, 900, 1.0)] * 2
+    assert config.guidance("pixel", 3).tolist() == [3, 3, 3] and config.guidance("semantic", 3).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "guided"),
+    [
+        ({"cfg": 1.0}, False),
+        ({"cfg": 0.0}, True),
+        ({"cfg": 1.0, "cfg_last": 1.0}, False),
+        ({"cfg": 1.0, "cfg_last": 2.0}, True),
+        ({"cfg": 1.0, "semantic": BranchSampling(cfg=2.0)}, True),
+    ],
+)
+def test_unconditional_rows_are_there_when_something_needs_them(changes, guided):
+    assert SamplingConfig(**changes).guided is guided
+
+
+def test_guidance_may_move_from_the_first_patch_to_the_last():
+    linear = SamplingConfig(cfg=5.0, cfg_last=1.0, semantic=BranchSampling(cfg=3.0))
+    assert linear.guidance("pixel", 5).tolist() == [5, 4, 3, 2, 1]
+    assert linear.guidance("semantic", 5).tolist() == [3, 2.5, 2, 1.5, 1]
+    cosine = SamplingConfig(cfg=1.0, cfg_last=5.0, cfg_curve="cosine").guidance("pixel", 5)
+    torch.testing.assert_close(cosine, torch.tensor([1.0, 3 - 2**0.5, 3.0, 3 + 2**0.5, 5.0]))
+    assert linear.guidance("pixel", 1).tolist() == [5]
+
+
+def test_a_list_has_a_setting_for_each_depth():
+    config = SamplingConfig(temperature=[1.0, 0.5], top_k=5, pixel=BranchSampling(top_k=[3, 0]))
+    assert config.draws("pixel", 2) == [DrawSettings(1.0, 3, 1.0), DrawSettings(0.5, 0, 1.0)]
+    assert config.draws("semantic", 2) == [DrawSettings(1.0, 5, 1.0), DrawSettings(0.5, 5, 1.0)]
+    with pytest.raises(ValueError, match=r"temperature=.* has 2 entries, but an image has 3 depths"):
+        config.draws("pixel", 3)
 
 
 def test_reads_from_yaml():
     schema = OmegaConf.structured(SamplingConfig)
-    config = OmegaConf.to_object(OmegaConf.merge(schema, {"cfg": 5, "pixel": {"top_k": 100}}))
-    assert config == SamplingConfig(cfg=5.0, pixel=BranchSampling(top_k=100))
+    changes = {"cfg": 5, "temperature": [1, 0.5], "pixel": {"top_k": 100}}
+    config = OmegaConf.to_object(OmegaConf.merge(schema, changes))
+    assert config == SamplingConfig(cfg=5.0, temperature=[1, 0.5], pixel=BranchSampling(top_k=100))
 
 
 @pytest.mark.parametrize(
@@ -110,12 +114,19 @@ def test_reads_from_yaml():
     [
         {"cfg": -1.0},
         {"cfg": math.nan},
+        {"cfg_last": -1.0},
+        {"cfg_last": math.inf},
         {"temperature": -0.1},
         {"temperature": math.inf},
+        {"temperature": [1.0, math.nan]},
+        {"temperature": "warm"},
         {"top_k": -1},
+        {"top_k": 1.5},
+        {"top_k": True},
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"top_p": math.nan},
+        {"top_p": [0.5, 0.0]},
     ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong):
@@ -123,3 +134,15 @@ def test_settings_that_mean_nothing_are_refused(wrong):
         SamplingConfig(**wrong)
     with pytest.raises(ValueError, match="semantic"):
         SamplingConfig(semantic=BranchSampling(**wrong))
+
+
+@pytest.mark.parametrize("wrong", [{"cfg_curve": "sine"}, {"runtime": "fast"}])
+def test_unknown_names_are_refused(wrong):
+    with pytest.raises(ValueError, match="is unknown: choose"):
+        SamplingConfig(**wrong)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_that_no_generator_takes_are_refused(seed):
+    with pytest.raises(ValueError, match=f"seed {seed} must be"):
+        uniforms([0, seed], 2)
