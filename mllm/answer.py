@@ -1,24 +1,17 @@
 """Answers about images (arXiv 2503.14324, section 3.3): batched decoding of text, token by token."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 
 from data.vocabulary import Vocabulary
 from heads.sampling import DrawSettings, draw, uniforms
-from mllm.decoding import CachedDecoder, inference, left_pad
+from mllm.decoding import CachedDecoder, inference
 from mllm.model import UnifiedModel
+from mllm.prompts import Prompt, embed_prompts
 from tokenizer import DualCodes
 
-GREEDY = DrawSettings(cfg=1.0, temperature=0.0, top_k=0, top_p=1.0)
-
-
-class Prompt(NamedTuple):
-    """What a row of the batch begins with."""
-
-    ids: Sequence[int]
-    images: Sequence[DualCodes] = ()  # int64[N, D] per branch, of the images that `ids` hold, in order
+GREEDY = DrawSettings(temperature=0.0, top_k=0, top_p=1.0)
 
 
 def answer(
@@ -58,36 +51,29 @@ def replies(
     max_new_tokens: int | Sequence[int],
     settings: DrawSettings = GREEDY,
     seeds: Sequence[int] | None = None,
+    silent: Sequence[int] = (),
 ) -> Iterator[list[int | None]]:
     """The next token of each row, None once its turn has ended, until all have; for use inside `inference`.
 
     A row ends by itself, after its `max_new_tokens`, or with the context. What it says depends on its own prompt, limit
-    and seed alone; `seeds` may be left out where `settings` draw nothing.
+    and seed alone; `seeds` may be left out where `settings` draw nothing. Tokens in `silent` are never said.
     """
-    ends = torch.tensor([vocabulary.im_end, vocabulary.endoftext], device=model.device)
-    ids, mask = left_pad([prompt.ids for prompt in prompts], vocabulary.endoftext, model.device)
     context = model.llm.config.max_position_embeddings
     wanted = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     limits = [min(most, max(context - len(row.ids), 1)) for most, row in zip(wanted, prompts, strict=True)]
+    embeddings, mask = embed_prompts(model, vocabulary, prompts)
     decoder = CachedDecoder(model, mask, limits)
-    num_steps = torch.tensor(limits, device=model.device)
     random = uniforms(range(len(prompts)) if seeds is None else seeds, context).to(model.device)
-    codes = _stack([image for prompt in prompts for image in prompt.images], model)
-    embeddings = model.embed(ids, ids == vocabulary.image_pad, codes)
+    num_steps = torch.tensor(limits, device=model.device)
+    ends = torch.tensor([vocabulary.im_end, vocabulary.endoftext], device=model.device)
     running = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
     for step in range(max(limits)):
-        logits = model.llm.get_output_embeddings()(decoder.advance(embeddings))
         # Rows of the embedding beyond the vocabulary are padding of its size and spell nothing.
-        column = draw(logits[:, : len(vocabulary)], random[:, step], settings)
+        logits = model.llm.get_output_embeddings()(decoder.advance(embeddings))[:, : len(vocabulary)]
+        logits[:, list(silent)] = float("-inf")
+        column = draw(logits, random[:, step], settings)
         running &= ~torch.isin(column, ends) & (step < num_steps)
         if not running.any():
             return
         yield [token if alive else None for token, alive in zip(column.tolist(), running.tolist(), strict=True)]
         embeddings = model.llm.get_input_embeddings()(column.unsqueeze(1))
-
-
-def _stack(images: Sequence[DualCodes], model: UnifiedModel) -> DualCodes:
-    """int64[N, D] per branch of each image -> int64[B, N, D] per branch."""
-    if not images:
-        return DualCodes(*torch.zeros(2, 0, *model.visual.shape, dtype=torch.int64, device=model.device))
-    return DualCodes(*(torch.stack(branch).to(model.device) for branch in zip(*images, strict=True)))

@@ -71,10 +71,10 @@ class CachedDecoder:
         limit, each = model.llm.config.max_position_embeddings, torch.as_tensor(num_new)
         lengths = mask.sum(dim=1).cpu()
         if (lengths + each > limit).any():
-            longest = int((lengths + each).argmax())
+            row = int((lengths + each).argmax())
             raise ValueError(
-                f"a prompt ({int(lengths[longest])} tokens) with {int(each.expand(len(mask))[longest])} new ones exceeds "
-                f"the language model's context of {limit}: shorten the prompt."
+                f"a prompt ({int(lengths[row])} tokens) with {int(each.expand(len(mask))[row])} new ones exceeds the "
+                f"language model's context of {limit}: shorten the prompt."
             )
         num_new = int(each.max())
         self.decoder = model.llm.get_decoder()

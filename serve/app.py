@@ -79,7 +79,7 @@ class Api:
         body = await self._body(request)
         call = await self._parse(parse_chat, body, self.name, self.limits, self.engine.see, self.image_folder)
         prepared = await self._parse(
-            self.engine.chat_request, call.turns, call.settings, call.seed, call.max_new_tokens
+            self.engine.chat_request, call.messages, call.settings, call.seed, call.max_new_tokens
         )
         results = Results(self.engine.submit_chat, prepared, self.limits.seconds)
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": self.name}

@@ -1,7 +1,7 @@
 """Many requests, one model: a single thread that runs what waits in batches, first come, first served.
 
-Jobs of equal `key` may share a batch. Results go to each job's `emit`, which is called from that thread; the last of them
-is a `Done` or an exception.
+Jobs of equal `key` may share a batch. Results go to each job's `emit`, which is called from that thread; the last of
+them is a `Done` or an exception.
 """
 
 import logging

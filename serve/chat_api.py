@@ -10,8 +10,10 @@ from typing import Any
 from PIL import Image
 
 from heads.sampling import DrawSettings
+from mllm.messages import Message
 from serve.config import Limits
-from serve.engine import Answered, Turn
+from serve.conversation import user_message
+from serve.engine import Answered
 from serve.errors import ApiError
 from serve.fields import boolean, check_model, integer, number, refuse_unsupported
 from serve.image_input import read_picture
@@ -24,7 +26,7 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 
 @dataclass(frozen=True)
 class ChatCall:
-    turns: list[Turn]
+    messages: list[Message]
     settings: DrawSettings
     seed: int
     max_new_tokens: int
@@ -48,9 +50,9 @@ def parse_chat(
     if not isinstance(options, dict):
         raise ApiError(400, "stream_options must be an object.", "stream_options")
     return ChatCall(
-        turns=_turns(body.get("messages"), limits, see, image_folder),
+        messages=_messages(body.get("messages"), limits, see, image_folder),
         # Greedy unless asked: a small model says its best.
-        settings=DrawSettings(1.0, number(body, "temperature", 0.0, 0, 2), 0, number(body, "top_p", 1.0, 1e-6, 1)),
+        settings=DrawSettings(number(body, "temperature", 0.0, 0, 2), 0, number(body, "top_p", 1.0, 1e-6, 1)),
         seed=integer(body, "seed", secrets.randbelow(2**31), 0, 2**63 - 1),
         max_new_tokens=integer(body, "max_completion_tokens", longest, 1, limits.new_tokens),
         stream=boolean(body, "stream"),
@@ -58,9 +60,9 @@ def parse_chat(
     )
 
 
-def _turns(
+def _messages(
     messages: Any, limits: Limits, see: Callable[[Image.Image], DualCodes], image_folder: Path | None
-) -> list[Turn]:
+) -> list[Message]:
     if not isinstance(messages, list) or not 1 <= len(messages) <= limits.messages:
         raise ApiError(400, f"messages must be a list of 1 to {limits.messages} messages.", "messages")
     sources = [_parts(message, f"messages[{i}]") for i, message in enumerate(messages)]
@@ -75,7 +77,8 @@ def _turns(
     def segment(kind: str, value: str) -> str | DualCodes:
         return value if kind == "text" else see(read_picture(value, limits.pixels, image_folder))
 
-    return [Turn(role, [segment(*part) for part in content]) for role, content in sources]
+    spoken = [(role, [segment(*part) for part in content]) for role, content in sources]
+    return [user_message(segments) if role == "user" else Message(role, segments) for role, segments in spoken]
 
 
 def _parts(message: Any, where: str) -> tuple[str, list[tuple[str, str]]]:

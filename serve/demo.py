@@ -99,6 +99,7 @@ def describe(engine: Engine, name: str) -> str:
     millions = sum(parameter.numel() for parameter in engine.model.parameters()) / 1e6
     size, visual = engine.tokenizer.image_size, engine.model.visual
     return (
-        f"One model that sees, answers and draws. `{Path(name)}`: {millions:.0f} million parameters; a picture of {size} "
-        f"× {size} pixels is {visual.num_patches} patches of {visual.depth} pixel codes and {visual.depth} semantic codes."
+        f"One model that sees, answers and draws. `{Path(name)}`: {millions:.0f} million parameters; a picture of "
+        f"{size} × {size} pixels is {visual.num_patches} patches of {visual.depth} pixel and {visual.depth} semantic "
+        "codes each."
     )

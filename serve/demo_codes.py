@@ -10,20 +10,21 @@ import gradio as gr
 import torch
 from PIL import Image
 
-from data.images import to_pil
+from data.images import ImageTransform, to_pil
 from data.vocabulary import CAPTION_REQUEST
 from eval.reconstruction import from_pixel_values, psnr
 from mllm.answer import GREEDY
 from serve.batcher import Done
 from serve.code_map import code_map, palette, shuffled
+from serve.conversation import user_message
 from serve.demo_parts import SHOWN, Picture, enlarged, read, results
-from serve.engine import Engine, Turn
+from serve.engine import Engine
 from tokenizer import DualCodes
 
 EXPLANATION = (
-    "The decoder draws from pixel codes alone, and the language model reads both kinds: with shuffled semantic codes the "
-    "picture stays to the last pixel while its meaning and what the model says may change; with shuffled pixel codes the "
-    "picture falls apart while the image feature stays."
+    "The decoder draws from pixel codes alone, and the language model reads both kinds: with shuffled semantic codes "
+    "the picture stays to the last pixel while its meaning and what the model says may change; with shuffled pixel "
+    "codes the picture falls apart while the image feature stays."
 )
 
 
@@ -61,7 +62,7 @@ def build(engine: Engine, pictures: list[str]) -> None:
         picture = read(path, engine)
         seen = engine.see(picture)
         variants = {"as encoded": seen} | {f"{b} codes shuffled": shuffled(seen, b) for b in ("semantic", "pixel")}
-        target = engine.transform(picture)
+        target = ImageTransform(engine.tokenizer.image_size, engine.tokenizer.config.crop)(picture)
         with torch.no_grad():
             images = engine.tokenizer.decode(torch.stack([codes.pixel for codes in variants.values()])).cpu()
             features = engine.tokenizer.pooled_features(
@@ -105,7 +106,7 @@ def _shown(label: str, crisp: bool = False) -> gr.Image:
 
 
 def _caption(engine: Engine, codes: DualCodes) -> str:
-    request = engine.chat_request([Turn("user", [codes, CAPTION_REQUEST])], GREEDY, 0, 64)
+    request = engine.chat_request([user_message([codes, CAPTION_REQUEST])], GREEDY, 0, 64)
     parts = results(engine.submit_chat, request, engine.limits.seconds)
     return "".join(part for part in parts if not isinstance(part, Done))
 

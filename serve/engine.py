@@ -1,7 +1,4 @@
-"""What the model's thread does: batches of answers and of drawings, with results while they are made.
-
-A conversation is spelt here as in training, so that its length is known before it waits for its turn.
-"""
+"""What the model's thread does: batches of answers and of drawings, and dialogues, with results as they come."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,28 +6,22 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
-from data.images import ImageTransform, to_pil
-from data.vocabulary import ImageSlot, Segment, Vocabulary
+from data.images import to_pil
+from eval.pictures import encode_picture, preview
 from heads.sampling import DrawSettings, SamplingConfig
-from mllm.answer import Prompt, replies
+from mllm.answer import replies
 from mllm.decoding import inference
-from mllm.generate import generate_images
+from mllm.dialogue import TextSampling, stream
+from mllm.generate import stream_images
+from mllm.messages import Message, read_messages
 from mllm.pretrained import Unified
+from mllm.prompts import Prompt
 from serve.batcher import Batcher, Done, Job, stop_unless_wanted
 from serve.config import Limits
 from serve.text_stream import TextStream
 from tokenizer import DualCodes
-
-
-class Turn(NamedTuple):
-    """What one side said: texts, and pictures as `Engine.see` gives them, in order."""
-
-    role: str  # system | user | assistant
-    segments: Sequence[str | DualCodes]
 
 
 @dataclass(frozen=True)
@@ -49,70 +40,74 @@ class DrawRequest:
     preview_rows: int = 0  # a preview after so many rows of patches; 0 shows none
 
 
+@dataclass(frozen=True)
+class DialogueRequest:
+    messages: list[Message]
+    text: TextSampling
+    sampling: SamplingConfig
+    seed: int
+
+
 class Answered(NamedTuple):
     num_tokens: int
     complete: bool  # ended by the model itself, not by a limit
 
 
 class Preview(NamedTuple):
-    """Drawings so far; what is not drawn yet is grey."""
+    """Drawings so far."""
 
     images: list[Image.Image]
     share: float  # of the patches that are drawn
 
 
 class Engine:
-    """A model and the thread that runs it. `submit_*` raise QueueFull, and ValueError for what cannot be done."""
+    """A model and the thread that runs it. `submit_*` raise QueueFull; what they emit ends with `Done`."""
 
     def __init__(self, unified: Unified, limits: Limits, on_batch: Callable[[str, int], Any] | None = None) -> None:
+        self.unified, self.limits, self.on_batch = unified, limits, on_batch
         self.model, self.vocabulary, self.tokenizer = unified
-        self.limits, self.on_batch = limits, on_batch
-        self.transform = ImageTransform(self.tokenizer.image_size, self.tokenizer.config.crop)
         self._seeing = Lock()
+        # The batched answers are text: what would open an image, or stand inside of one, is never said.
+        vocabulary = unified.vocabulary
+        self._silent = [vocabulary.im_start, vocabulary.vision_start, vocabulary.image_pad, vocabulary.vision_end]
         self.batcher = Batcher(self._run, limits)
-
-    @property
-    def context(self) -> int:
-        return self.model.llm.config.max_position_embeddings
 
     def see(self, picture: Image.Image) -> DualCodes:
         """RGB -> int64[N, D] per branch; in any thread, one at a time and alone, so that its codes are its own."""
-        pixel_values = self.transform(picture)
         with self._seeing:
-            codes = self.tokenizer.encode(pixel_values[None].to(self.model.device))
-        return DualCodes(*(branch[0] for branch in codes))
+            return encode_picture(self.unified, picture)
 
     def chat_request(
-        self, turns: Sequence[Turn], settings: DrawSettings, seed: int, max_new_tokens: int
+        self, messages: Sequence[Message], settings: DrawSettings, seed: int, max_new_tokens: int
     ) -> ChatRequest:
-        """A conversation in tokens; ValueError where it leaves no room for an answer."""
-        ids = dialogue_ids(self.vocabulary, turns, self.model.visual.num_patches)
-        room = self.context - len(ids)
-        if room < 1:
-            raise ValueError(
-                f"the conversation is {len(ids)} tokens long, a picture {self.model.visual.num_patches} of them, but "
-                f"the model's context is {self.context}: shorten it."
-            )
-        images = [segment for turn in turns for segment in turn.segments if not isinstance(segment, str)]
-        return ChatRequest(Prompt(ids, images), settings, seed, min(max_new_tokens, room))
+        """A conversation in tokens, so that its length is known before it waits; ValueError where it is too long."""
+        prompt = read_messages(self.vocabulary, messages, self.model)
+        room = self.model.llm.config.max_position_embeddings - len(prompt.ids)
+        return ChatRequest(prompt, settings, seed, min(max_new_tokens, room))
 
     def check_drawing(self, request: DrawRequest) -> None:
-        length = len(self.vocabulary.drawing_prompt(request.caption)) + self.model.visual.num_patches
-        if length > self.context:
+        """Raises ValueError where the picture does not fit behind its prompt."""
+        num_patches, context = self.model.visual.num_patches, self.model.llm.config.max_position_embeddings
+        length = len(self.vocabulary.drawing_prompt(request.caption)) + num_patches
+        if length > context:
             raise ValueError(
-                f"the prompt and a picture of {self.model.visual.num_patches} patches are {length} tokens long, but "
-                f"the model's context is {self.context}: shorten the prompt."
+                f"the prompt and a picture of {num_patches} patches are {length} tokens long, but the model's context "
+                f"is {context}: shorten the prompt."
             )
 
     def submit_chat(self, request: ChatRequest, emit: Callable[[Any], None], deadline: float) -> Job:
         """Emits pieces of text, then Done(Answered)."""
-        job = Job(("chat", request.settings), 1, request, emit, deadline)
-        self.batcher.submit(job)
-        return job
+        return self._submit(Job(("chat", request.settings), 1, request, emit, deadline))
 
     def submit_drawing(self, request: DrawRequest, emit: Callable[[Any], None], deadline: float) -> Job:
         """Emits previews, then Done(pictures)."""
-        job = Job(("draw", request.sampling), len(request.seeds), request, emit, deadline)
+        return self._submit(Job(("draw", request.sampling), len(request.seeds), request, emit, deadline))
+
+    def submit_dialogue(self, request: DialogueRequest, emit: Callable[[Any], None], deadline: float) -> Job:
+        """Emits the pieces of mllm/dialogue.py, then Done(None); alone, for it may draw anywhere."""
+        return self._submit(Job(("dialogue", object()), 1, request, emit, deadline))
+
+    def _submit(self, job: Job) -> Job:
         self.batcher.submit(job)
         return job
 
@@ -120,73 +115,56 @@ class Engine:
         kind = jobs[0].key[0]
         if self.on_batch is not None:
             self.on_batch(kind, sum(job.rows for job in jobs))
-        (self._answer if kind == "chat" else self._draw)(jobs)
+        {"chat": self._answer, "draw": self._draw, "dialogue": self._converse}[kind](jobs)
 
     def _answer(self, jobs: list[Job]) -> None:
         requests: list[ChatRequest] = [job.request for job in jobs]
-        streams = [TextStream(self.vocabulary) for _ in jobs]
-        ended = [False] * len(jobs)
+        prompts = [request.prompt for request in requests]
+        limits, seeds = [request.max_new_tokens for request in requests], [request.seed for request in requests]
+        settings, streams = requests[0].settings, [TextStream(self.vocabulary) for _ in jobs]
+        running = list(range(len(jobs)))
         with inference(self.model):
-            prompts = [request.prompt for request in requests]
-            seeds = [request.seed for request in requests]
-            limits = [request.max_new_tokens for request in requests]
-            for column in replies(self.model, self.vocabulary, prompts, limits, requests[0].settings, seeds):
-                stop_unless_wanted([job for job, over in zip(jobs, ended, strict=True) if not over])
-                for i, token in enumerate(column):
-                    if token is not None:
-                        if piece := streams[i].push(token):
-                            jobs[i].emit(piece)
-                    elif not ended[i]:
-                        ended[i] = True
-                        self._finish(jobs[i], streams[i])
-        for job, stream, over in zip(jobs, streams, ended, strict=True):
-            if not over:
-                self._finish(job, stream)
-
-    def _finish(self, job: Job, stream: TextStream) -> None:
-        if piece := stream.rest():
-            job.emit(piece)
-        job.emit(Done(Answered(stream.num_tokens, complete=stream.num_tokens < job.request.max_new_tokens)))
+            for column in replies(self.model, self.vocabulary, prompts, limits, settings, seeds, self._silent):
+                stop_unless_wanted([jobs[i] for i in running])
+                for i in list(running):
+                    if (token := column[i]) is None:
+                        running.remove(i)
+                        _finish(jobs[i], streams[i])
+                    elif piece := streams[i].push(token):
+                        jobs[i].emit(piece)
+        for i in running:
+            _finish(jobs[i], streams[i])
 
     def _draw(self, jobs: list[Job]) -> None:
-        across = self.model.visual.grid[1]
-        captions = [job.request.caption for job in jobs for _ in job.request.seeds]
-        seeds = [seed for job in jobs for seed in job.request.seeds]
+        requests: list[DrawRequest] = [job.request for job in jobs]
+        captions = [request.caption for request in requests for _ in request.seeds]
+        seeds = [seed for request in requests for seed in request.seeds]
         ends = torch.tensor([job.rows for job in jobs]).cumsum(0).tolist()
-        slices = [slice(end - job.rows, end) for job, end in zip(jobs, ends, strict=True)]
-
-        def on_position(position: int, codes: DualCodes) -> None:
-            stop_unless_wanted(jobs)
-            drawn = position + 1
-            for job, rows in zip(jobs, slices, strict=True):
-                every = across * job.request.preview_rows
-                if every and drawn % every == 0 and drawn < self.model.visual.num_patches:
-                    job.emit(self._preview(codes.pixel[rows], drawn))
-
-        sampling = jobs[0].request.sampling
-        codes = generate_images(self.model, self.vocabulary, captions, sampling, seeds, on_position)
-        for job, rows in zip(jobs, slices, strict=True):
-            # One by one: products of another shape round otherwise, and a picture must not depend on its batch.
-            job.emit(Done([to_pil(self.tokenizer.decode(one[None])[0]) for one in codes.pixel[rows]]))
-
-    def _preview(self, pixel_codes: Tensor, drawn: int) -> Preview:
-        """int64[B, N, D], of which `drawn` patches are meant."""
+        own = [slice(end - job.rows, end) for job, end in zip(jobs, ends, strict=True)]
         height, width = self.model.visual.grid
-        images = self.tokenizer.decode(pixel_codes)
-        shown = (torch.arange(height * width, device=images.device) < drawn).view(1, 1, height, width).float()
-        shown = F.interpolate(shown, size=images.shape[-2:])
-        return Preview([to_pil(image) for image in images * shown + 0.8 * (1 - shown)], drawn / (height * width))
+        for codes in stream_images(self.model, self.vocabulary, captions, requests[0].sampling, seeds):
+            stop_unless_wanted(jobs)
+            num_rows = codes.pixel.shape[1] // width
+            for job, images in zip(jobs, own, strict=True):
+                every = job.request.preview_rows
+                if num_rows == height:
+                    # One by one: products of another shape round otherwise; a picture must not depend on its batch.
+                    job.emit(Done([to_pil(self.tokenizer.decode(one[None])[0]) for one in codes.pixel[images]]))
+                elif every and num_rows % every == 0:
+                    shown = preview(self.tokenizer, codes.pixel[images])
+                    job.emit(Preview([to_pil(image) for image in shown], num_rows / height))
+
+    def _converse(self, jobs: list[Job]) -> None:
+        (job,) = jobs
+        request: DialogueRequest = job.request
+        pieces = stream(self.model, self.vocabulary, request.messages, request.text, request.sampling, request.seed)
+        for piece in pieces:
+            stop_unless_wanted(jobs)
+            job.emit(piece)
+        job.emit(Done(None))
 
 
-def dialogue_ids(vocabulary: Vocabulary, turns: Sequence[Turn], num_patches: int) -> list[int]:
-    return vocabulary.dialogue_prompt((turn.role, _segments(turn, num_patches)) for turn in turns)
-
-
-def _segments(turn: Turn, num_patches: int) -> list[Segment]:
-    """As in training (data/conversations.py): a user's single picture stands before the text."""
-    segments: list[Segment] = [part if isinstance(part, str) else ImageSlot(num_patches) for part in turn.segments]
-    slots = [segment for segment in segments if isinstance(segment, ImageSlot)]
-    if turn.role != "user" or len(slots) != 1:
-        return segments
-    text = "".join(segment for segment in segments if isinstance(segment, str)).strip()
-    return [*slots, f"\n{text}"] if text else [*slots]
+def _finish(job: Job, stream: TextStream) -> None:
+    if piece := stream.rest():
+        job.emit(piece)
+    job.emit(Done(Answered(stream.num_tokens, complete=stream.num_tokens < job.request.max_new_tokens)))

@@ -33,7 +33,7 @@ def boolean(body: Mapping[str, Any], name: str) -> bool:
 
 
 def refuse_unsupported(body: Mapping[str, Any], known: Collection[str], ignored: Collection[str]) -> None:
-    """A setting that we do not know would be lost in silence; one that asks for nothing (0, null, false, []) may stay."""
+    """A setting that we do not know would be lost in silence; one that asks for nothing (0, null, []) may stay."""
     for name, value in body.items():
         if name not in known and name not in ignored and value:
             raise ApiError(400, f"{name} is not supported by this server: leave it out.", name, "unsupported_parameter")

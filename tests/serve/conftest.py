@@ -1,17 +1,23 @@
 """A tiny unified model with random weights (pictures of 16 pixels, 4 patches), and an engine around it."""
 
 from collections.abc import Callable, Iterator
+from threading import Thread
+from typing import NamedTuple
 
 import pytest
 import torch
+import uvicorn
 
 from data.vocabulary import Vocabulary
 from heads.config import DepthHeadConfig
 from mllm.config import LLMConfig, UnifiedConfig, VisualSpec
 from mllm.model import UnifiedModel
 from mllm.pretrained import Unified
+from serve.app import Api
 from serve.config import Limits
 from serve.engine import Engine
+from serve.metrics import Metrics
+from serve.server import listen
 from tokenizer import DecoderConfig, DualTokenizer, QuantizerConfig, TokenizerConfig
 from tokenizer.tower import VisionTower
 
@@ -45,3 +51,28 @@ def make_engine(unified) -> Iterator[Callable[..., Engine]]:
     yield make
     for engine in engines:
         engine.batcher.close()
+
+
+class Live(NamedTuple):
+    url: str
+    engine: Engine
+
+
+@pytest.fixture
+def make_live(make_engine) -> Iterator[Callable[..., Live]]:
+    """A real server on a free port of this machine."""
+    running: list[tuple[uvicorn.Server, Thread]] = []
+
+    def make(**limits) -> Live:
+        metrics, listening, engine = Metrics(), listen("127.0.0.1", 0), make_engine(**limits)
+        engine.on_batch = metrics.observe_batch
+        server = uvicorn.Server(uvicorn.Config(Api(engine, metrics).app(), log_level="warning"))
+        thread = Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        return Live(f"http://127.0.0.1:{listening.getsockname()[1]}", engine)
+
+    yield make
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(10)

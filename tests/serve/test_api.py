@@ -1,7 +1,5 @@
 """The HTTP server's answers: OpenAI's shapes, streams, errors, and whatever else a client may send."""
 
-import base64
-import io
 import json
 import math
 import threading
@@ -10,38 +8,15 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from PIL import Image
 from starlette.testclient import TestClient
 
 from eval.draw import draw_batch
 from heads.sampling import SamplingConfig
-from mllm.answer import answer
 from serve.app import Api
 from serve.config import Limits
 from serve.engine import DrawRequest, Engine
 from serve.metrics import Metrics
-
-CHAT, DRAW = "/v1/chat/completions", "/v1/images/generations"
-HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
-
-
-def picture(color: str = "red") -> Image.Image:
-    return Image.new("RGB", (20, 30), color)
-
-
-def data_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def about(image: Image.Image, question: str = "What is this?") -> dict:
-    parts = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": data_url(image)}}]
-    return {"messages": [{"role": "user", "content": parts}]}
-
-
-def pixels(item: dict) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(item["b64_json"]))))
+from tests.serve.clients import CHAT, DRAW, HELLO, about, alone, picture, pixels
 
 
 @pytest.fixture
@@ -60,11 +35,11 @@ def client(make_client) -> TestClient:
     return make_client()
 
 
-def test_an_answer_in_openais_shape(client, unified):
+def test_an_answer_in_openais_shape(client, unified, make_engine):
     response = client.post(CHAT, json={**HELLO, "model": "dualtoken", "max_tokens": 12})
     body = response.json()
     (choice,) = body["choices"]
-    expected = answer(unified.model, unified.vocabulary, ["Hello!"], [None], 12)[0]
+    expected = alone(make_engine(), "Hello!", None, 12)
     assert response.status_code == 200 and body["object"] == "chat.completion" and body["id"].startswith("chatcmpl-")
     assert choice["message"] == {"role": "assistant", "content": expected, "refusal": None}
     assert choice["finish_reason"] in ("stop", "length") and choice["index"] == 0
@@ -77,7 +52,7 @@ def test_an_answer_in_openais_shape(client, unified):
 
 def test_a_picture_is_read_as_in_training(client, make_engine, unified):
     image = picture()
-    expected = answer(unified.model, unified.vocabulary, ["What is this?"], [make_engine().see(image)], 12)[0]
+    expected = alone(make_engine(), "What is this?", image, 12)
     body = client.post(CHAT, json={**about(image), "max_tokens": 12}).json()
     assert body["choices"][0]["message"]["content"] == expected
     assert body["usage"]["prompt_tokens"] == len(unified.vocabulary.answering_prompt("What is this?", 4))
