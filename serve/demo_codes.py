@@ -26,10 +26,12 @@ EXPLANATION = (
     "the picture stays to the last pixel while its meaning and what the model says may change; with shuffled pixel "
     "codes the picture falls apart while the image feature stays."
 )
+VARIANTS = ("as encoded", "semantic codes shuffled", "pixel codes shuffled")
 
 
 def build(engine: Engine, pictures: list[str]) -> None:
     depth = engine.model.visual.depth
+    palettes = [[palette(book) for book in books] for books in engine.tokenizer.codebooks()]
     codes = gr.State(None)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
@@ -60,29 +62,25 @@ def build(engine: Engine, pictures: list[str]) -> None:
         if path is None:
             return (None,) * 8
         picture = read(path, engine)
-        seen = engine.see(picture)
-        variants = {"as encoded": seen} | {f"{b} codes shuffled": shuffled(seen, b) for b in ("semantic", "pixel")}
         target = ImageTransform(engine.tokenizer.image_size, engine.tokenizer.config.crop)(picture)
-        with torch.no_grad():
-            images = engine.tokenizer.decode(torch.stack([codes.pixel for codes in variants.values()])).cpu()
-            features = engine.tokenizer.pooled_features(
-                torch.stack([codes.semantic for codes in variants.values()])
-            ).cpu()
-        likeness = torch.cosine_similarity(features, features[:1])
+        seen = engine.see(picture)
+        variants = [seen, shuffled(seen, "semantic"), shuffled(seen, "pixel")]
+        images = engine.tokenizer.decode(torch.stack([codes.pixel for codes in variants])).cpu()
+        features = engine.tokenizer.pooled_features(torch.stack([codes.semantic for codes in variants]))
+        decibels = psnr(from_pixel_values(target.expand_as(images)), from_pixel_values(images))
+        figures = zip(decibels.tolist(), torch.cosine_similarity(features, features[:1]).tolist(), strict=True)
         rows = ["| | PSNR | image feature, cosine to the first | what the model says it is |", "|---|---|---|---|"]
-        for name, codes, image, cosine in zip(variants, variants.values(), images, likeness, strict=True):
-            decibel = psnr(from_pixel_values(target[None]), from_pixel_values(image[None])).item()
-            rows.append(f"| {name} | {decibel:.1f} dB | {cosine.item():.2f} | {_plain(_caption(engine, codes))} |")
-        shown = [enlarged(to_pil(image)) for image in images]
-        return seen, enlarged(to_pil(target)), *shown, *maps(seen, level), "\n".join(rows)
+        for name, codes, (decibel, cosine) in zip(VARIANTS, variants, figures, strict=True):
+            rows.append(f"| {name} | {decibel:.1f} dB | {cosine:.2f} | {_plain(_caption(engine, codes))} |")
+        shown = [enlarged(to_pil(image)) for image in (target, *images)]
+        return seen, *shown, *maps(seen, level), "\n".join(rows)
 
     def maps(codes: DualCodes | None, level: int) -> tuple[Image.Image | None, Image.Image | None]:
         if codes is None:
             return None, None
-        grid = engine.model.visual.grid
         pixel, semantic = (
-            code_map(branch[:, level - 1], palette(book[min(level, len(book)) - 1]), grid, SHOWN)
-            for branch, book in zip(codes, engine.tokenizer.codebooks(), strict=True)
+            code_map(branch[:, level - 1], colors[min(level, len(colors)) - 1], engine.model.visual.grid, SHOWN)
+            for branch, colors in zip(codes, palettes, strict=True)
         )
         return pixel, semantic
 
