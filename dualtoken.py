@@ -128,6 +128,22 @@ COMMANDS = {
         writes="its words on the terminal; pictures drawn in a dialogue to OUT/*.png",
         example='dualtoken chat\n         one question: dualtoken chat --image apple.png "What is this?"',
     ),
+    "demo": Command(
+        "Chat, draw and look at codes in the browser.",
+        commands_use.add_demo,
+        commands_use.run_demo,
+        reads="a unified model",
+        writes="nothing; a page at http://127.0.0.1:7860, for this machine alone",
+        example="dualtoken demo",
+    ),
+    "serve": Command(
+        "Answer and draw over HTTP, in the shapes of OpenAI's API.",
+        commands_use.add_serve,
+        commands_use.run_serve,
+        reads="a unified model",
+        writes="nothing; answers at http://127.0.0.1:8000/v1, for this machine alone",
+        example="dualtoken serve",
+    ),
     "eval-generation": stage(
         "train.evaluate_generation",
         "EvaluateGenerationConfig",

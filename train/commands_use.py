@@ -1,4 +1,4 @@
-"""The commands that use a trained model: `reconstruct`, `generate`, `chat`."""
+"""The commands that use a trained model: `reconstruct`, `generate`, `chat`, `demo`, `serve`."""
 
 from __future__ import annotations
 
@@ -133,3 +133,29 @@ def run_chat(args: Namespace) -> None:
     if args.image:
         terminal.show(args.image)
     terminal.run(typed())
+
+
+def add_demo(parser: ArgumentParser) -> None:
+    from serve.demo import add_arguments
+
+    add_model(parser)
+    add_arguments(parser)
+
+
+def run_demo(args: Namespace) -> None:
+    from serve.demo import run
+
+    run(args)
+
+
+def add_serve(parser: ArgumentParser) -> None:
+    from serve.server import add_arguments
+
+    add_model(parser)
+    add_arguments(parser)
+
+
+def run_serve(args: Namespace) -> None:
+    from serve.server import run
+
+    run(args)
