@@ -40,12 +40,11 @@ def export(
     folder = Path(out)
     _refuse_foreign(folder)
     unified, weights, run, step = open_source(Path(source))
+    evaluated = weights.folder if isinstance(weights, WeightFiles) else None
+    figures = read_figures(run, evaluated, unified.tokenizer.tokenizer_id, [Path(path) for path in scores])
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     save_unified(unified.model, partial, unified.vocabulary, unified.tokenizer, weights, stored, max_shard_size)
-    tokenizer_id = unified.tokenizer.tokenizer_id
-    evaluated = weights.folder if isinstance(weights, WeightFiles) else None
-    figures = read_figures(run, evaluated, tokenizer_id, [Path(path) for path in scores])
     write_card(unified, partial, CardFacts(folder.name, read_history(run, step), figures, license))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
