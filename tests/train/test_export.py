@@ -14,8 +14,9 @@ from heads.config import DepthHeadConfig
 from mllm.config import LLMConfig, UnifiedConfig, VisualSpec
 from mllm.model import UnifiedModel
 from mllm.weights import WeightFiles
-from tests.train.tiny_mllm import TOWER, make_world, tiny_document
+from tests.train.tiny_mllm import TOWER, make_world, tiny_config
 from tokenizer import DualTokenizer
+from train.config import save_config
 from train.export import export
 
 
@@ -33,8 +34,7 @@ def run(tmp_path_factory) -> Path:
     )
     model = UnifiedModel(config, VisualSpec.of(tokenizer), len(vocabulary), tokenizer.codebooks())
     model.save_pretrained(run / "export", vocabulary, tokenizer)
-    document = {**tiny_document(folder), "trainable": ["llm", "heads"], "init": None}
-    (run / "config.yaml").write_text(yaml.safe_dump(document))
+    save_config(tiny_config(folder, trainable=["llm", "heads"]), run / "config.yaml")
     losses = {"pixel": {"loss": 1.5, "unigram": 2.0}}
     (run / "result.json").write_text(json.dumps({"step": 1234, "ntp": losses}))
     return run
