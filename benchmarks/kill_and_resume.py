@@ -3,7 +3,7 @@
     python benchmarks/kill_and_resume.py --kills 20
 
 compares the weights and the log with those of a run that was left alone: bit for bit, or it exits with 1. A kill is
-SIGKILL to both processes, at a random moment of three kinds: while they start, in a step, while a checkpoint is written.
+SIGKILL to both processes at a random moment of three kinds: while they start, in a step, while a checkpoint is written.
 The model is tiny and the data made up. Processes are forked from one that has imported everything, for imports take far
 longer than all the rest; tests/train/test_train_mllm.py kills what torchrun has started.
 """

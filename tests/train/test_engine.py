@@ -4,6 +4,7 @@ Long because starting ranks takes many seconds: one start of two and one of one 
 """
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -55,10 +56,12 @@ ENGINES = {
 }
 HALF = {f"{name}, bf16": replace(ENGINES[name], precision="bf16") for name in ("zero 3", "zero 1", "zero 0")}
 WITH_MASTERS = ("zero 3, bf16", "zero 1, bf16")
-RESUMABLE = ENGINES | HALF
+RESUMABLE = {name: ENGINES[name] for name in ("zero 3", "zero 2", "zero 1", "zero 0", "zero 3, offloaded")}
+RESUMABLE |= {name: HALF[name] for name in ("zero 3, bf16", "zero 0, bf16")}
 SKIPPING = ("zero 3", "zero 1", "zero 0")
 # What two ranks saved, and what one rank goes on with; the stage may change as well.
-OTHER_WORLDS = {"zero 3": "zero 3", "zero 1": "zero 1", "zero 0": "zero 0", "zero 2": "zero 3"} | {n: n for n in HALF}
+OTHER_WORLDS = {"zero 3": "zero 3", "zero 1": "zero 1", "zero 0": "zero 0", "zero 2": "zero 3"}
+OTHER_WORLDS |= {"zero 3, bf16": "zero 3, bf16"}
 CLIPPING = {"gradient_clipping": 0.1, "learning_rate": 1e-3, "weight_decay": 0.1}
 LOUD = 10.0  # so much larger is the first of two gradients that are clipped
 
@@ -487,7 +490,7 @@ def test_its_generators_start_anew(seen_by_one):
 
 
 def test_a_checkpoint_of_other_trainable_parts_is_refused(seen_by_one):
-    assert "llm.model.embed_tokens.weight is [400, 16] there and None here" in seen_by_one["mistake"]
+    assert re.search(r"llm\.model\.embed_tokens\.weight is \[\d+, 16\] there and None here", seen_by_one["mistake"])
 
 
 def test_a_full_disk_of_one_rank_stops_all_and_the_last_checkpoint_stays(seen, folder):
@@ -498,7 +501,7 @@ def test_a_full_disk_of_one_rank_stops_all_and_the_last_checkpoint_stays(seen, f
 
 def test_a_checkpoint_holds_every_weight_and_moment_once(seen, folder):
     num_parameters = sum(weight.numel() for weight in seen["zero 3 resumed"]["saved"].values())
-    for name in ENGINES:
+    for name in ENGINES.keys() & RESUMABLE.keys():
         size = sum(path.stat().st_size for path in latest_checkpoint(folder / name).glob("shard-*"))
         assert 1 < size / (16 * num_parameters) < 1.5  # fp32 weight, two moments, average
 
@@ -556,9 +559,9 @@ def test_an_exported_model_loads_straight_into_partitions(seen, folder, one_proc
 
 @pytest.mark.parametrize("name", ["partitioned", "continued"])
 def test_while_it_loads_no_more_than_one_module_is_whole_on_a_rank(name, seen):
-    weights = [weight for key, weight in seen[name]["weights"].items() if key.startswith("llm.")]
-    assert len(weights) > 20
-    assert seen[name]["whole"] <= max(weight.numel() for weight in weights)
+    sizes = [weight.numel() for key, weight in seen[name]["weights"].items() if key.startswith("llm.")]
+    assert len(sizes) > 20
+    assert max(sizes) <= seen[name]["whole"] < 1.01 * max(sizes) < 0.8 * sum(sizes)
 
 
 @pytest.mark.parametrize("name", WITH_MASTERS)
