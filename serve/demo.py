@@ -26,6 +26,7 @@ CSS = """
 #title h1 { margin: 0.6rem 0 0; }
 #title p { margin: 0.2rem 0 0; color: var(--body-text-color-subdued); }
 .crisp img { image-rendering: pixelated; }
+.under { min-height: 4.5rem; }
 """
 
 
@@ -97,9 +98,10 @@ def launch(page: gr.Blocks, limits: Limits, host: str, port: int, block: bool = 
 def describe(engine: Engine, name: str) -> str:
     """One line about the model under the title."""
     millions = sum(parameter.numel() for parameter in engine.model.parameters()) / 1e6
+    shown = "/".join(Path(name).parts[-3:])
     size, visual = engine.tokenizer.image_size, engine.model.visual
     return (
-        f"One model that sees, answers and draws. `{Path(name)}`: {millions:.0f} million parameters; a picture of "
+        f"One model that sees, answers and draws. `{shown}`: {millions:.0f} million parameters; a picture of "
         f"{size} × {size} pixels is {visual.num_patches} patches of {visual.depth} pixel and {visual.depth} semantic "
         "codes each."
     )

@@ -1,5 +1,6 @@
 """The tab that talks: texts and pictures in, and out while they come to be."""
 
+import html
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from mllm.dialogue import ImagePiece, Piece, TextSampling, message_of
 from mllm.messages import Message, read_messages
 from serve.batcher import Done
 from serve.conversation import user_message
-from serve.demo_parts import enlarged, read, results
+from serve.demo_parts import enlarged, mistake, read, results
 from serve.engine import DialogueRequest, Engine
 
 QUESTIONS = [
@@ -40,13 +41,13 @@ def build(engine: Engine, pictures: list[str]) -> None:
     limits, folder = engine.limits, tempfile.mkdtemp(prefix="dualtoken-chat-")
     conversation = gr.State(Conversation())
     shown = gr.Chatbot(
-        # What a visitor or the model writes is shown as it stands, and is never markup.
         render_markdown=False,
         allow_tags=False,
         height=430,
         show_label=False,
         placeholder=PLACEHOLDER,
         feedback_options=None,
+        buttons=[],
         elem_id="conversation",
     )
     said = gr.MultimodalTextbox(
@@ -56,7 +57,6 @@ def build(engine: Engine, pictures: list[str]) -> None:
         max_plain_text_length=limits.prompt_characters,
         show_label=False,
         autofocus=True,
-        stop_btn=True,
         elem_id="said",
     )
     note = gr.Markdown("", elem_id="note")
@@ -68,33 +68,37 @@ def build(engine: Engine, pictures: list[str]) -> None:
     def reply(said: dict[str, Any], talk: Conversation) -> Iterator[tuple[Any, Conversation, Shown, str]]:
         text, files = said.get("text") or "", said.get("files") or []
         if not text.strip() and not files:
-            raise gr.Error("Ask something, or show a picture.")
+            raise mistake("Ask something, or show a picture.")
         if len(text) > limits.prompt_characters:
-            raise gr.Error(f"A question may have at most {limits.prompt_characters} characters.")
+            raise mistake(f"A question may have at most {limits.prompt_characters} characters.")
         if len(files) > limits.pictures:
-            raise gr.Error(f"Show at most {limits.pictures} pictures at once.")
+            raise mistake(f"Show at most {limits.pictures} pictures at once.")
         words = [text] if text.strip() else []
         asked = [*talk.messages, user_message([*(engine.see(read(path, engine)) for path in files), *words])]
         messages = _newest_that_fit(engine, asked)
         left_out = len(asked) - len(messages)
         note = f"The oldest {left_out} messages do not fit the model's context any more." if left_out else ""
-        before = [*talk.shown, {"role": "user", "content": [*({"path": path} for path in files), *words]}]
-        yield None, talk, before, note
+        content = [*({"path": path} for path in files), *map(_literal, words)]
+        before = [*talk.shown, {"role": "user", "content": content}]
+        yield gr.MultimodalTextbox(value=None, submit_btn=False, stop_btn=True), talk, before, note
         request = DialogueRequest(messages, TextSampling(max_new_tokens=limits.new_tokens), SAMPLING, len(before))
         answer = _Reply(engine, folder)
         for piece in results(engine.submit_dialogue, request, limits.seconds):
             if not isinstance(piece, Done):
                 answer.add(piece)
             after = [*before, answer.shown]
-            yield None, Conversation([*messages, answer.message], after), after, note
+            yield gr.skip(), Conversation([*messages, answer.message], after), after, note
 
-    event = said.submit(
-        reply, [said, conversation], [said, conversation, shown, note], show_progress="hidden", api_visibility="private"
-    )
-    said.stop(None, cancels=[event], api_visibility="private")
-    new.click(
-        lambda: (Conversation(), [], ""), None, [conversation, shown, note], cancels=[event], api_visibility="private"
-    )
+    def ready() -> dict[str, Any]:
+        return gr.MultimodalTextbox(submit_btn=True, stop_btn=False)
+
+    private: dict[str, Any] = {"api_visibility": "private"}
+    outputs = [said, conversation, shown, note]
+    answering = said.submit(reply, [said, conversation], outputs, show_progress="hidden", **private)
+    answering.then(ready, None, said, **private)
+    said.stop(ready, None, said, cancels=[answering], **private)
+    for fresh in (new.click, shown.clear):
+        fresh(lambda: (ready(), Conversation(), [], ""), None, outputs, cancels=[answering], **private)
 
 
 class _Reply:
@@ -117,7 +121,8 @@ class _Reply:
 
     @property
     def shown(self) -> dict[str, Any]:
-        return {"role": "assistant", "content": [*self._content] or ["…"]}
+        content = [_literal(part) if isinstance(part, str) else part for part in self._content]
+        return {"role": "assistant", "content": content or ["…"]}
 
     @property
     def message(self) -> Message:
@@ -129,6 +134,11 @@ class _Reply:
         return {"path": file.name}
 
 
+def _literal(text: str) -> str:
+    """What a visitor or the model writes is shown as it stands; the page would take it for HTML."""
+    return html.escape(text, quote=False)
+
+
 def _newest_that_fit(engine: Engine, messages: list[Message]) -> list[Message]:
     """Without the oldest questions and answers, as many as the context asks for."""
     while True:
@@ -137,5 +147,5 @@ def _newest_that_fit(engine: Engine, messages: list[Message]) -> list[Message]:
             return messages
         except ValueError as error:
             if len(messages) <= 2:
-                raise gr.Error(str(error)) from error
+                raise mistake(str(error)) from error
             messages = messages[2:]

@@ -17,16 +17,17 @@ from mllm.answer import GREEDY
 from serve.batcher import Done
 from serve.code_map import code_map, palette, shuffled
 from serve.conversation import user_message
-from serve.demo_parts import SHOWN, Picture, enlarged, read, results
+from serve.demo_parts import SHOWN, enlarged, read, results
 from serve.engine import Engine
 from tokenizer import DualCodes
 
 EXPLANATION = (
-    "The decoder draws from pixel codes alone, and the language model reads both kinds: with shuffled semantic codes "
-    "the picture stays to the last pixel while its meaning and what the model says may change; with shuffled pixel "
-    "codes the picture falls apart while the image feature stays."
+    "The decoder draws from pixel codes alone, the language model reads both kinds: with shuffled semantic codes the "
+    "picture stays to the last pixel, and the image feature and what the model says may change; with shuffled pixel "
+    "codes the picture falls apart, and the image feature stays. Under each picture: what the model says it is, PSNR, "
+    "and the cosine between the image feature and that of the codes as they are."
 )
-VARIANTS = ("as encoded", "semantic codes shuffled", "pixel codes shuffled")
+VARIANTS = ("As encoded", "Semantic codes shuffled", "Pixel codes shuffled")
 
 
 def build(engine: Engine, pictures: list[str]) -> None:
@@ -35,8 +36,13 @@ def build(engine: Engine, pictures: list[str]) -> None:
     codes = gr.State(None)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            upload = Picture(
-                label="A picture", type="filepath", sources=["upload", "clipboard"], height=300, elem_id="upload"
+            upload = gr.Image(
+                label="A picture",
+                type="filepath",
+                image_mode=None,  # gradio would decode it before its size is known
+                sources=["upload", "clipboard"],
+                height=300,
+                elem_id="upload",
             )
             if pictures:
                 gr.Examples(pictures, upload, label="Pictures to try")
@@ -45,22 +51,20 @@ def build(engine: Engine, pictures: list[str]) -> None:
                 depth,
                 value=1,
                 step=1,
-                label="Depth of the code maps",
+                label="Depth of the maps",
                 info="each depth adds detail to the one before",
             )
         with gr.Column(scale=5, min_width=480):
             with gr.Row():
-                original, decoded = _shown("What the tokenizer sees"), _shown("Reconstruction")
+                original = _shown("Original")
                 pixel_map, semantic_map = _shown("Pixel codes", crisp=True), _shown("Semantic codes", crisp=True)
             gr.Markdown(EXPLANATION)
             with gr.Row():
-                semantic_shuffled = _shown("Semantic codes shuffled")
-                pixel_shuffled = _shown("Pixel codes shuffled")
-            table = gr.Markdown(elem_id="codes-table")
+                decoded, said = zip(*(_variant(name) for name in VARIANTS), strict=True)
 
     def look(path: str | None, level: int) -> tuple[Any, ...]:
         if path is None:
-            return (None,) * 8
+            return (None,) * 10
         picture = read(path, engine)
         target = ImageTransform(engine.tokenizer.image_size, engine.tokenizer.config.crop)(picture)
         seen = engine.see(picture)
@@ -68,12 +72,12 @@ def build(engine: Engine, pictures: list[str]) -> None:
         images = engine.tokenizer.decode(torch.stack([codes.pixel for codes in variants])).cpu()
         features = engine.tokenizer.pooled_features(torch.stack([codes.semantic for codes in variants]))
         decibels = psnr(from_pixel_values(target.expand_as(images)), from_pixel_values(images))
-        figures = zip(decibels.tolist(), torch.cosine_similarity(features, features[:1]).tolist(), strict=True)
-        rows = ["| | PSNR | image feature, cosine to the first | what the model says it is |", "|---|---|---|---|"]
-        for name, codes, (decibel, cosine) in zip(VARIANTS, variants, figures, strict=True):
-            rows.append(f"| {name} | {decibel:.1f} dB | {cosine:.2f} | {_plain(_caption(engine, codes))} |")
-        shown = [enlarged(to_pil(image)) for image in (target, *images)]
-        return seen, *shown, *maps(seen, level), "\n".join(rows)
+        cosines = torch.cosine_similarity(features, features[:1])
+        words = [
+            f"**{_plain(_caption(engine, codes))}**\n\n{decibel:.1f} dB · image feature {cosine:.2f}"
+            for codes, decibel, cosine in zip(variants, decibels.tolist(), cosines.tolist(), strict=True)
+        ]
+        return seen, *(enlarged(to_pil(image)) for image in (target, *images)), *maps(seen, level), *words
 
     def maps(codes: DualCodes | None, level: int) -> tuple[Image.Image | None, Image.Image | None]:
         if codes is None:
@@ -84,11 +88,15 @@ def build(engine: Engine, pictures: list[str]) -> None:
         )
         return pixel, semantic
 
-    pictures_out = [original, decoded, semantic_shuffled, pixel_shuffled, pixel_map, semantic_map]
-    upload.change(
-        look, [upload, level], [codes, *pictures_out, table], show_progress="minimal", api_visibility="private"
-    )
+    outputs = [codes, original, *decoded, pixel_map, semantic_map, *said]
+    upload.change(look, [upload, level], outputs, show_progress="minimal", api_visibility="private")
     level.release(maps, [codes, level], [pixel_map, semantic_map], show_progress="hidden", api_visibility="private")
+
+
+def _variant(name: str) -> tuple[gr.Image, gr.Markdown]:
+    """A picture, and under it what the model says it is."""
+    with gr.Column(min_width=120, elem_id=name.lower().replace(" ", "-")):
+        return _shown(name), gr.Markdown(elem_classes=["under"])
 
 
 def _shown(label: str, crisp: bool = False) -> gr.Image:
@@ -96,8 +104,8 @@ def _shown(label: str, crisp: bool = False) -> gr.Image:
         label=label,
         interactive=False,
         format="png",
-        height=SHOWN,
-        min_width=150,
+        height=230,
+        min_width=120,
         buttons=[],
         elem_classes=["crisp"] if crisp else [],
     )
@@ -110,6 +118,6 @@ def _caption(engine: Engine, codes: DualCodes) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in a cell of a table, none of it markup."""
+    """Text without anything that Markdown could take for more."""
     kept = "".join(character for character in text if character.isalnum() or character in " ,.-'?!:")
     return " ".join(kept.split()) or "nothing"

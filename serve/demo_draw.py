@@ -9,7 +9,7 @@ from PIL import Image
 
 from heads.sampling import SamplingConfig
 from serve.batcher import Done
-from serve.demo_parts import enlarged, results
+from serve.demo_parts import enlarged, mistake, results
 from serve.engine import DrawRequest, Engine
 
 PROMPTS = [
@@ -34,6 +34,9 @@ def build(engine: Engine) -> None:
                 max_length=engine.limits.prompt_characters,
                 elem_id="prompt",
             )
+            with gr.Row():
+                start = gr.Button("Draw", variant="primary", elem_id="draw")
+                stop = gr.Button("Stop")
             gr.Examples(PROMPTS, prompt, label="Prompts to try")
             num = gr.Slider(1, most, value=min(4, most), step=1, label="Pictures")
             cfg = gr.Slider(
@@ -53,25 +56,22 @@ def build(engine: Engine) -> None:
                 )
         with gr.Column(scale=3, min_width=360):
             shown = gr.Gallery(
-                label="Drawings", columns=2, object_fit="contain", height=560, format="png", elem_id="drawings"
+                label="Drawings", columns=2, object_fit="contain", height=640, format="png", elem_id="drawings"
             )
             status = gr.Markdown("Pictures appear row by row while they are drawn.", elem_id="draw-status")
-            with gr.Row():
-                start = gr.Button("Draw", variant="primary", elem_id="draw")
-                stop = gr.Button("Stop")
 
     def draw(
         caption: str, num: int, cfg: float, temperature: float, seed: int | None, fresh: bool, top_k: int, top_p: float
     ) -> Iterator[tuple[Any, str, Any]]:
         if not caption.strip():
-            raise gr.Error("Say in a few words what to draw.")
+            raise mistake("Say in a few words what to draw.")
         first = random.randrange(2**31) if fresh or seed is None else int(seed)
         try:
             sampling = SamplingConfig(cfg=cfg, temperature=temperature, top_k=int(top_k), top_p=top_p)
             request = DrawRequest(caption, sampling, list(range(first, first + min(int(num), most))), PREVIEW_ROWS)
             engine.check_drawing(request)
         except (ValueError, TypeError) as error:
-            raise gr.Error(str(error)) from error
+            raise mistake(str(error)) from error
         yield gr.skip(), "Waiting for the model …", first
         for result in results(engine.submit_drawing, request, engine.limits.seconds):
             if isinstance(result, Done):

@@ -20,6 +20,11 @@ SHOWN = 256
 NUM_EXAMPLES = 8
 
 
+def mistake(text: str) -> gr.Error:
+    """One sentence for the visitor; it is not worth a traceback."""
+    return gr.Error(text, print_exception=False)
+
+
 def results(submit: Callable[[Any, Callable[[Any], None], float], Job], request: Any, seconds: float) -> Iterator[Any]:
     """What a job emits, `Done` last; the job ends where its visitor stops reading."""
     received: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -27,17 +32,17 @@ def results(submit: Callable[[Any, Callable[[Any], None], float], Job], request:
     try:
         job = submit(request, received.put, deadline)
     except QueueFull as error:
-        raise gr.Error("Many others are waiting: try again in a moment.") from error
+        raise mistake("Many others are waiting: try again in a moment.") from error
     try:
         while True:
             result = received.get(timeout=max(deadline - time.monotonic(), 0))
             if isinstance(result, Exception):
-                raise gr.Error("The model failed on this; the terminal says why.") from result
+                raise mistake("The model failed on this; the terminal says why.") from result
             yield result
             if isinstance(result, Done):
                 return
     except queue.Empty as error:
-        raise gr.Error(f"This took longer than {seconds:g} seconds.") from error
+        raise mistake(f"This took longer than {seconds:g} seconds.") from error
     finally:
         job.abandoned = True
 
@@ -47,7 +52,7 @@ def read(path: str, engine: Engine) -> Image.Image:
     try:
         return load_image(Path(path), engine.limits.pixels)
     except (ValueError, OSError) as error:
-        raise gr.Error(str(error).replace(path, Path(path).name)) from error
+        raise mistake(str(error).replace(path, Path(path).name)) from error
 
 
 def enlarged(image: Image.Image) -> Image.Image:
@@ -66,14 +71,3 @@ def example_pictures(shard: str) -> list[str]:
         paths.append(folder / f"{place}.png")
         sample.image.save(paths[-1])
     return [str(path) for path in paths[:NUM_EXAMPLES]]
-
-
-class Picture(gr.Image):
-    """An upload that arrives as its file: gradio would decode it before its size is known."""
-
-    def preprocess(self, payload: Any) -> str | None:
-        if payload is None:
-            return None
-        if not payload.path:
-            raise gr.Error("Upload the picture as a file.")
-        return str(payload.path)

@@ -66,14 +66,15 @@ def test_a_chat_streams_and_remembers(page, red):
     from serve.demo_chat import Conversation
 
     talk = Conversation()
-    *_, (box, talk, shown, note) = page("reply")({"text": "What is this?", "files": [red]}, talk)
-    assert box is None and note == "" and [message["role"] for message in shown] == ["user", "assistant"]
+    *_, (_, talk, shown, note) = page("reply")({"text": "What is this?", "files": [red]}, talk)
+    assert note == "" and [message["role"] for message in shown] == ["user", "assistant"]
     assert shown[0]["content"] == [{"path": red}, "What is this?"]
     assert [message.role for message in talk.messages] == ["user", "assistant"]
     image, text = talk.messages[0].segments
     assert text == "\nWhat is this?" and image.pixel.shape == (4, 3)
     *_, (_, talk, shown, _) = page("reply")({"text": "<b>Hello!</b>", "files": []}, talk)
-    assert len(shown) == 4 and shown[2]["content"] == ["<b>Hello!</b>"]
+    assert len(shown) == 4 and shown[2]["content"] == ["&lt;b&gt;Hello!&lt;/b&gt;"]
+    assert talk.messages[-2].segments == ["<b>Hello!</b>"]
 
 
 def test_a_long_chat_forgets_its_beginning_and_says_so(page):
@@ -104,13 +105,12 @@ def test_a_mistake_in_a_chat_is_one_sentence(page, said, error):
 
 
 def test_shuffled_semantic_codes_leave_the_picture_and_pixel_codes_do_not(page, red, unified):
-    codes, original, decoded, semantic_shuffled, _, *maps, table = page("look")(red, 1)
+    codes, original, decoded, semantic_shuffled, _, *maps, whole, semantic, pixel = page("look")(red, 1)
     assert codes.pixel.shape == (4, 3) and original.size == decoded.size == (256, 256)
     assert decoded.tobytes() == semantic_shuffled.tobytes()
     assert [each.size for each in maps] == [(256, 256)] * 2
-    rows = table.split("\n")
-    assert len(rows) == 5 and rows[2].split("|")[2] == rows[3].split("|")[2] and rows[2].split("|")[3] == " 1.00 "
-    assert rows[4].split("|")[3] == " 1.00 "
+    figures = [text.split("\n\n")[1].split(" dB · image feature ") for text in (whole, semantic, pixel)]
+    assert figures[0][0] == figures[1][0] and figures[0][1] == figures[2][1] == "1.00"
     deeper = page("maps")(codes, 3)
     assert [each.size for each in deeper] == [(256, 256)] * 2
 
@@ -120,4 +120,4 @@ def test_a_broken_upload_is_one_sentence(page, tmp_path):
     with pytest.raises(gr.Error, match=r"broken\.png cannot be read") as raised:
         page("look")(str(tmp_path / "broken.png"), 1)
     assert str(tmp_path) not in str(raised.value)
-    assert page("look")(None, 1) == (None,) * 8
+    assert page("look")(None, 1) == (None,) * 10

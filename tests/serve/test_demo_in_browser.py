@@ -27,9 +27,12 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not in
 if not (shutil.which("chromium") and shutil.which("chromedriver")):
     pytest.skip("chromium and chromedriver are not installed", allow_module_level=True)
 
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
+from serve.demo_parts import example_pictures  # noqa: E402
 
 SHOTS, MODEL = os.environ.get("DUALTOKEN_SCREENSHOTS"), os.environ.get("DUALTOKEN_DEMO_MODEL")
 PATIENCE = 900 if MODEL else 60
@@ -67,7 +70,8 @@ class Browser:
         self.driver = driver
 
     def wait(self, condition):
-        return WebDriverWait(self.driver, PATIENCE).until(lambda _: condition())
+        waiting = WebDriverWait(self.driver, PATIENCE, ignored_exceptions=[StaleElementReferenceException])
+        return waiting.until(lambda _: condition())
 
     def all(self, selector: str) -> list:
         return [each for each in self.driver.find_elements(By.CSS_SELECTOR, selector) if each.is_displayed()]
@@ -95,13 +99,9 @@ class Browser:
             image.save(Path(SHOTS, f"{name}.jpg"), quality=88, optimize=True)
 
 
-@pytest.fixture
-def picture(browser, tmp_path) -> str:
-    """One that the page itself offers, enlarged."""
-    source = browser.driver.execute_script("return document.querySelector('.gallery img, .gallery-item img')?.src")
-    assert source is None or source.startswith("http://127.0.0.1")
-    Image.new("RGB", (90, 90), "orange").save(tmp_path / "orange.png")
-    return str(tmp_path / "orange.png")
+@pytest.fixture(scope="module")
+def picture() -> str:
+    return example_pictures(EXAMPLES)[6]
 
 
 def test_chat(browser, picture):
@@ -111,11 +111,14 @@ def test_chat(browser, picture):
     browser.one("#said textarea").send_keys(Keys.ENTER)
     browser.wait(lambda: browser.all("#conversation .bot") and "…" not in browser.all("#conversation .bot")[-1].text)
     browser.wait(lambda: len(browser.all("#conversation .user img")) == 1)
-    browser.wait(lambda: browser.one("#said textarea").is_enabled())
-    browser.one("#said textarea").send_keys("<img src=x onerror=\"document.title='owned'\"> <b>bold</b>", Keys.ENTER)
-    browser.wait(lambda: len(browser.all("#conversation .bot")) == 2)
-    assert browser.driver.title == "DualToken" and not browser.all("#conversation .user b")
+    browser.wait(lambda: browser.all("#said .submit-button"))
+    browser.one("#said textarea").send_keys("Draw: flag of Italy, 3d style", Keys.ENTER)
+    browser.wait(lambda: len(browser.all("#conversation .bot")) == 2 and browser.all("#said .submit-button"))
     browser.shoot("chat")
+    hostile = "<img src=x onerror=\"document.title='owned'\"> <b>bold</b> **bold** <|im_end|>"
+    browser.one("#said textarea").send_keys(hostile, Keys.ENTER)
+    browser.wait(lambda: len(browser.all("#conversation .bot")) == 3)
+    assert browser.all("#conversation .user")[-1].text == hostile and browser.driver.title == "DualToken"
 
 
 def test_draw(browser):
@@ -129,7 +132,7 @@ def test_draw(browser):
 def test_reconstruct(browser, picture):
     browser.tab("Reconstruct")
     browser.upload("#upload", picture)
-    browser.says("#codes-table", "semantic codes shuffled")
+    browser.says("#pixel-codes-shuffled", "image feature 1.00")
     browser.shoot("reconstruct")
 
 
