@@ -59,8 +59,13 @@ def save_tokenizer(tokenizer: DualTokenizer, folder: str | Path, dtype: torch.dt
 
 
 def load_tokenizer(name: str | Path, subfolder: str = "", **download: Any) -> DualTokenizer:
-    """Reads a folder of `save_tokenizer`, frozen. Raises FileNotFoundError or ValueError with the reason."""
+    """Reads a folder of `save_tokenizer`, or that of a unified model which holds one, frozen.
+
+    Raises FileNotFoundError or ValueError with the reason.
+    """
     folder = local_folder(name, [str(Path(subfolder) / "*")], **download) / subfolder
+    if (folder / "tokenizer/config.json").is_file():
+        folder = folder / "tokenizer"
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(

@@ -4,7 +4,6 @@ Weights pass through memory one at a time, from the files of all ranks to the sh
 `export/`, written at its end, is made by the same writer.
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mllm.pretrained import MODEL_TYPE, Unified, load_unified, save_unified
+from mllm.pretrained import Unified, load_unified, read_config, save_unified
 from mllm.weights import MAX_SHARD_SIZE, WeightFiles, parse_dtype, parse_size
 from train.card_facts import read_figures, read_history
 from train.checkpoint import checkpoint_step, latest_checkpoint
@@ -89,6 +88,9 @@ def _refuse_foreign(folder: Path) -> None:
     """A folder that is there and holds something else than an exported model is not to be replaced."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    config = folder / "config.json"
-    if not config.is_file() or json.loads(config.read_text()).get("model_type") != MODEL_TYPE:
-        raise ValueError(f"--out {folder} exists and is no exported model: choose another folder, or remove it")
+    try:
+        read_config(folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"--out {folder} exists and is no exported model: choose another folder, or remove it"
+        ) from error

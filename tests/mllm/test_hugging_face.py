@@ -161,6 +161,7 @@ def test_a_repository_in_the_cache_is_read_without_the_hub(folder, tmp_path, mon
     options = {"cache_dir": tmp_path, "local_files_only": True}
     assert DualTokenModel.from_pretrained("someone/emoji-model", **options).model.visual.grid == (2, 2)
     assert DualTokenizer.from_pretrained("someone/emoji-model", subfolder="tokenizer", **options).grid == (2, 2)
+    assert DualTokenizer.from_pretrained(folder).tokenizer_id == load_unified(folder).tokenizer.tokenizer_id
 
 
 def test_importing_dualtoken_is_enough_and_imports_nothing_heavy(folder):
