@@ -267,7 +267,7 @@ class Engine:
 
     def _sum_of_the_untrained(self) -> int:
         """A checksum of what checkpoints leave out: frozen weights and buffers, the codebooks among them."""
-        return int(self.world.sum(self._masters.sum_of_the_untrained()))
+        return int(self.world.sum(self._masters.sum_of_the_untrained().to(self.world.device)))
 
 
 def _layer_classes(model: nn.Module) -> list[type[nn.Module]]:
