@@ -98,7 +98,7 @@ def read_figures(run: Path | None, export: Path | None, tokenizer_id: str, folde
     identity = hash_model(export) if export is not None else ""
     for folder in folders:
         if (folder / "scores.json").is_file() and _read(folder / "manifest.json").get("model") != identity:
-            raise ValueError(f"the scores in {folder} are of another model: evaluate this one")
+            raise ValueError(f"{folder} holds scores of another model: evaluate the one that is exported")
     for folder in folders or ([run.parent] if run is not None else []):
         figures += [*_of_tokenizer(folder / "tokenizer-eval", tokenizer_id), *_of_drawings(folder / "generation", export)]
         for scores in sorted({folder / "scores.json", *folder.glob("eval/*/scores.json")}):
