@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 EXAMPLES = "assets/emoji/unseen_style-000000.tar.gz"
 SYSTEM_FONTS = ["system-ui", "sans-serif"]  # the page loads nothing from elsewhere
 CSS = """
-.gradio-container { max-width: 1080px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 #title h1 { margin: 0.6rem 0 0; }
 #title p { margin: 0.2rem 0 0; color: var(--body-text-color-subdued); }
 .crisp img { image-rendering: pixelated; }
-.under { min-height: 4.5rem; }
 """
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from data.vocabulary import drawing_request
 from eval.pictures import decode_picture
 from heads.sampling import SamplingConfig
 from mllm.dialogue import ImagePiece, Piece, TextSampling, message_of
@@ -75,8 +76,10 @@ def build(engine: Engine, pictures: list[str]) -> None:
             raise mistake(f"Show at most {limits.pictures} pictures at once.")
         words = [text] if text.strip() else []
         asked = [*talk.messages, user_message([*(engine.see(read(path, engine)) for path in files), *words])]
-        messages = _newest_that_fit(engine, asked)
-        left_out = len(asked) - len(messages)
+        # In training nothing stands before a request to draw.
+        alone = text.startswith(drawing_request("")) and not files
+        messages = asked[-1:] if alone else _newest_that_fit(engine, asked)
+        left_out = 0 if alone else len(asked) - len(messages)
         note = f"The oldest {left_out} messages do not fit the model's context any more." if left_out else ""
         content = [*({"path": path} for path in files), *map(_literal, words)]
         before = [*talk.shown, {"role": "user", "content": content}]
@@ -87,7 +90,7 @@ def build(engine: Engine, pictures: list[str]) -> None:
             if not isinstance(piece, Done):
                 answer.add(piece)
             after = [*before, answer.shown]
-            yield gr.skip(), Conversation([*messages, answer.message], after), after, note
+            yield gr.skip(), Conversation([*asked[left_out:], answer.message], after), after, note
 
     def ready() -> dict[str, Any]:
         return gr.MultimodalTextbox(submit_btn=True, stop_btn=False)

@@ -105,12 +105,15 @@ def test_a_mistake_in_a_chat_is_one_sentence(page, said, error):
 
 
 def test_shuffled_semantic_codes_leave_the_picture_and_pixel_codes_do_not(page, red, unified):
-    codes, original, decoded, semantic_shuffled, _, *maps, whole, semantic, pixel = page("look")(red, 1)
+    codes, original, decoded, semantic_shuffled, semantic_random, _, *maps, whole, semantic, random, pixel = page(
+        "look"
+    )(red, 1)
     assert codes.pixel.shape == (4, 3) and original.size == decoded.size == (256, 256)
     assert decoded.tobytes() == semantic_shuffled.tobytes()
     assert [each.size for each in maps] == [(256, 256)] * 2
-    figures = [text.split("\n\n")[1].split(" dB · image feature ") for text in (whole, semantic, pixel)]
-    assert figures[0][0] == figures[1][0] and figures[0][1] == figures[2][1] == "1.00"
+    figures = [text.split("\n\n")[1].split(" dB · image feature ") for text in (whole, semantic, random, pixel)]
+    assert figures[0][0] == figures[1][0] == figures[2][0] and decoded.tobytes() == semantic_random.tobytes()
+    assert figures[0][1] == figures[1][1] == figures[3][1] == "1.00" != figures[2][1]
     deeper = page("maps")(codes, 3)
     assert [each.size for each in deeper] == [(256, 256)] * 2
 
@@ -120,4 +123,4 @@ def test_a_broken_upload_is_one_sentence(page, tmp_path):
     with pytest.raises(gr.Error, match=r"broken\.png cannot be read") as raised:
         page("look")(str(tmp_path / "broken.png"), 1)
     assert str(tmp_path) not in str(raised.value)
-    assert page("look")(None, 1) == (None,) * 10
+    assert page("look")(None, 1) == (None,) * 12

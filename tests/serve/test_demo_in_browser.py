@@ -52,7 +52,7 @@ def browser(unified, tmp_path_factory) -> Iterator["Browser"]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", *QUIET):
         options.add_argument(argument)
     options.add_argument(f"--user-data-dir={profile}")
-    options.add_argument("--window-size=1180,900")
+    options.add_argument("--window-size=1340,900")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(shutil.which("chromedriver"))
     driver = webdriver.Chrome(options, service)
@@ -91,7 +91,7 @@ class Browser:
     def shoot(self, name: str) -> None:
         """A picture of the whole page, kept where one is wanted."""
         height = self.driver.execute_script("return document.querySelector('.gradio-container').scrollHeight")
-        self.driver.set_window_size(1180, max(600, min(height + 140, 1800)))
+        self.driver.set_window_size(1340, max(600, min(height + 140, 1800)))
         image = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
         assert len(image.resize((64, 64)).getcolors(4096) or []) > 10  # there is something on it
         if SHOTS:
