@@ -63,7 +63,7 @@ def build(engine: Engine, name: str, examples: str) -> gr.Blocks:
     from serve.demo_parts import example_pictures
 
     pictures = example_pictures(examples)
-    with gr.Blocks(title="DualToken", analytics_enabled=False) as page:
+    with gr.Blocks(title="DualToken", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.Markdown(f"# DualToken\n{describe(engine, name)}", elem_id="title")
         with gr.Tab("Chat"):
             demo_chat.build(engine, pictures)

@@ -4,6 +4,7 @@ import html
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -39,7 +40,7 @@ class Conversation:
 
 
 def build(engine: Engine, pictures: list[str]) -> None:
-    limits, folder = engine.limits, tempfile.mkdtemp(prefix="dualtoken-chat-")
+    limits, folder = engine.limits, tempfile.TemporaryDirectory(prefix="dualtoken-chat-")
     conversation = gr.State(Conversation())
     shown = gr.Chatbot(
         render_markdown=False,
@@ -85,7 +86,7 @@ def build(engine: Engine, pictures: list[str]) -> None:
         before = [*talk.shown, {"role": "user", "content": content}]
         yield gr.MultimodalTextbox(value=None, submit_btn=False, stop_btn=True), talk, before, note
         request = DialogueRequest(messages, TextSampling(max_new_tokens=limits.new_tokens), SAMPLING, len(before))
-        answer = _Reply(engine, folder)
+        answer = _Reply(engine, folder.name)
         for piece in results(engine.submit_dialogue, request, limits.seconds):
             if not isinstance(piece, Done):
                 answer.add(piece)
@@ -116,7 +117,9 @@ class _Reply:
         unfinished = self._pieces and isinstance(self._pieces[-1], ImagePiece) and not self._pieces[-1].done
         self._pieces.append(piece)
         if isinstance(piece, ImagePiece):
-            self._content[-1 if unfinished else len(self._content) :] = [self._file(piece)]
+            if unfinished:
+                Path(self._content.pop()["path"]).unlink()  # the page has its copy
+            self._content.append(self._file(piece))
         elif self._content and isinstance(self._content[-1], str):
             self._content[-1] += piece.text
         else:

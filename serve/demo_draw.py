@@ -13,11 +13,11 @@ from serve.demo_parts import enlarged, mistake, results
 from serve.engine import DrawRequest, Engine
 
 PROMPTS = [
+    "a smiling face, 3d style",
     "a red apple, 3d style",
-    "a waving hand with medium skin tone, flat style",
-    "a flat emoji of a smiling face with sunglasses",
-    "flag of Italy, 3d style",
-    "a blue heart, 3d style",
+    "flag of Japan, flat style",
+    "a blue circle, flat style",
+    "man with beard, medium skin tone, 3d style",
     "a cat face, flat style",
 ]
 PREVIEW_ROWS = 1
