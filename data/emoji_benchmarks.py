@@ -40,7 +40,6 @@ from data.emoji_splits import SPLITS
 from data.shards import RawSample, iterate_shards
 
 POPE_NEGATIVES = ("random", "popular", "adversarial")
-SPECIFIC_KINDS = ("skin_tone", "color", "count")
 
 
 class SplitQuestions:
@@ -126,22 +125,20 @@ class SplitQuestions:
 
 
 def training_conversations(sample: RawSample, maker: QuestionMaker, seed: int) -> list[dict[str, Any]]:
-    """Two records that judge statements about the picture, and one that describes it."""
+    """Two records that judge statements about the picture, its subject and one thing more, and one that describes it."""
     rng = random.Random(f"{seed} llava {sample.key}")
-    judging = [_statements(sample, maker, rng) for _ in range(2)]
     kinds = maker.kinds(sample.metadata)[1:]
+    judging = [_statements(["subject", kind], sample, maker, rng) for kind in rng.sample(kinds, 2)]
     describing = [_describe(kind, sample, maker, rng) for kind in rng.sample(kinds, len(kinds))]
     describing.append(_describe("subject", sample, maker, rng))  # last, for the name answers all the others
     return [conversation(sample.key, number, turns) for number, turns in enumerate([*judging, describing])]
 
 
-def _statements(sample: RawSample, maker: QuestionMaker, rng: random.Random) -> list[Question]:
-    """Up to four pairs of a true and a false statement of the same kind, each pair side by side.
+def _statements(kinds: list[str], sample: RawSample, maker: QuestionMaker, rng: random.Random) -> list[Question]:
+    """A true and a false statement of each kind, side by side: only the picture tells the two apart.
 
-    Side by side, because only the picture tells the two apart. Asked one by one, not one was learned (docs/decisions.md).
+    Asked one by one, they were not learned at all (docs/decisions.md).
     """
-    specific = [kind for kind in maker.kinds(sample.metadata) if kind in SPECIFIC_KINDS]
-    kinds = ["subject", "category", "style", *rng.sample(specific, min(1, len(specific)))]
     pairs = [(maker.yes(kind, sample.metadata), maker.no(kind, sample.metadata, rng)) for kind in kinds]
     return [question for pair in rng.sample(pairs, len(pairs)) for question in rng.sample(pair, 2)]
 

@@ -45,7 +45,7 @@ def build(engine: Engine, pictures: list[str]) -> None:
     shown = gr.Chatbot(
         render_markdown=False,
         allow_tags=False,
-        height=430,
+        height=560,
         show_label=False,
         placeholder=PLACEHOLDER,
         feedback_options=None,
@@ -64,7 +64,7 @@ def build(engine: Engine, pictures: list[str]) -> None:
     note = gr.Markdown("", elem_id="note")
     if pictures:
         samples = [{"text": question, "files": [path]} for question, path in zip(QUESTIONS, pictures, strict=False)]
-        gr.Examples([*samples, {"text": "Draw: a red apple, 3d style", "files": []}], said, label="To try")
+        gr.Examples([*samples, {"text": drawing_request("a smiling face, 3d style"), "files": []}], said, label="To try")
     new = gr.Button("New conversation", size="sm")
 
     def reply(said: dict[str, Any], talk: Conversation) -> Iterator[tuple[Any, Conversation, Shown, str]]:

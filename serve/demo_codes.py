@@ -31,7 +31,7 @@ EXPLANATION = (
 VARIANTS: dict[str, Callable[[DualCodes, int], DualCodes]] = {
     "Reconstruction": lambda codes, size: codes,
     "Semantic codes shuffled": lambda codes, size: shuffled(codes, "semantic"),
-    "Semantic codes at random": lambda codes, size: randomised(codes, "semantic", size),
+    "Random semantic codes": lambda codes, size: randomised(codes, "semantic", size),
     "Pixel codes shuffled": lambda codes, size: shuffled(codes, "pixel"),
 }
 
@@ -74,7 +74,7 @@ def build(engine: Engine, pictures: list[str]) -> None:
         decibels = psnr(from_pixel_values(target.expand_as(images)), from_pixel_values(images))
         cosines = torch.cosine_similarity(features, features[:1])
         words = [
-            f"“{_plain(_caption(engine, codes))}”\n\n{decibel:.1f} dB · image feature {cosine:.2f}"
+            f"“{_plain(_caption(engine, codes))}”\n\n{decibel:.1f} dB · feature {cosine:.2f}"
             for codes, decibel, cosine in zip(variants, decibels.tolist(), cosines.tolist(), strict=True)
         ]
         return seen, *(enlarged(to_pil(image)) for image in (target, *images)), *maps(seen, level), *words

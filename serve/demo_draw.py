@@ -56,7 +56,7 @@ def build(engine: Engine) -> None:
                 )
         with gr.Column(scale=3, min_width=360):
             shown = gr.Gallery(
-                label="Drawings", columns=2, object_fit="contain", height=570, format="png", elem_id="drawings"
+                label="Drawings", columns=2, object_fit="contain", height=690, format="png", elem_id="drawings"
             )
             status = gr.Markdown("Pictures appear row by row while they are drawn.", elem_id="draw-status")
 

@@ -113,7 +113,7 @@ def test_conversations_cover_all_kinds_evenly(benchmarks: Path, shipped):
         turns += list(zip(messages[::2], messages[1::2], strict=True))
     assert len(records) == 3 * len(shipped["train"])
     answers = Counter(answer["value"] for _, answer in turns)
-    assert answers["yes"] == answers["no"] >= 6 * len(shipped["train"])
+    assert answers["yes"] == answers["no"] == 4 * len(shipped["train"])
     assert all(answers[letter] / sum(answers[x] for x in "ABCD") == pytest.approx(0.25, abs=0.02) for letter in "ABCD")
     for question, answer in turns:
         short = question["value"].endswith("\nAnswer the question using a single word or phrase.")

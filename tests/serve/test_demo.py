@@ -111,7 +111,7 @@ def test_shuffled_semantic_codes_leave_the_picture_and_pixel_codes_do_not(page, 
     assert codes.pixel.shape == (4, 3) and original.size == decoded.size == (256, 256)
     assert decoded.tobytes() == semantic_shuffled.tobytes()
     assert [each.size for each in maps] == [(256, 256)] * 2
-    figures = [text.split("\n\n")[1].split(" dB · image feature ") for text in (whole, semantic, random, pixel)]
+    figures = [text.split("\n\n")[1].split(" dB · feature ") for text in (whole, semantic, random, pixel)]
     assert figures[0][0] == figures[1][0] == figures[2][0] and decoded.tobytes() == semantic_random.tobytes()
     assert figures[0][1] == figures[1][1] == figures[3][1] == "1.00" != figures[2][1]
     deeper = page("maps")(codes, 3)

@@ -112,7 +112,7 @@ def test_chat(browser, picture):
     browser.wait(lambda: browser.all("#conversation .bot") and "…" not in browser.all("#conversation .bot")[-1].text)
     browser.wait(lambda: len(browser.all("#conversation .user img")) == 1)
     browser.wait(lambda: browser.all("#said .submit-button"))
-    browser.one("#said textarea").send_keys("Draw: flag of Italy, 3d style", Keys.ENTER)
+    browser.one("#said textarea").send_keys("Draw: a smiling face, 3d style", Keys.ENTER)
     browser.wait(lambda: len(browser.all("#conversation .bot")) == 2 and browser.all("#said .submit-button"))
     browser.shoot("chat")
     hostile = "<img src=x onerror=\"document.title='owned'\"> <b>bold</b> **bold** <|im_end|>"
@@ -132,7 +132,7 @@ def test_draw(browser):
 def test_reconstruct(browser, picture):
     browser.tab("Reconstruct")
     browser.upload("#upload", picture)
-    browser.says("#pixel-codes-shuffled", "image feature 1.00")
+    browser.says("#pixel-codes-shuffled", "feature 1.00")
     browser.shoot("reconstruct")
 
 
