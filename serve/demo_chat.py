@@ -64,7 +64,8 @@ def build(engine: Engine, pictures: list[str]) -> None:
     note = gr.Markdown("", elem_id="note")
     if pictures:
         samples = [{"text": question, "files": [path]} for question, path in zip(QUESTIONS, pictures, strict=False)]
-        gr.Examples([*samples, {"text": drawing_request("a smiling face, 3d style"), "files": []}], said, label="To try")
+        samples.append({"text": drawing_request("a smiling face, 3d style"), "files": []})
+        gr.Examples(samples, said, label="To try")
     new = gr.Button("New conversation", size="sm")
 
     def reply(said: dict[str, Any], talk: Conversation) -> Iterator[tuple[Any, Conversation, Shown, str]]:
@@ -114,7 +115,8 @@ class _Reply:
         self._content: list[Any] = []
 
     def add(self, piece: Piece) -> None:
-        unfinished = self._pieces and isinstance(self._pieces[-1], ImagePiece) and not self._pieces[-1].done
+        before = self._pieces[-1] if self._pieces else None
+        unfinished = isinstance(before, ImagePiece) and not before.done
         self._pieces.append(piece)
         if isinstance(piece, ImagePiece):
             if unfinished:

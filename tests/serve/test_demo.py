@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from eval.draw import draw_batch
 from heads.sampling import SamplingConfig
+from mllm.dialogue import ImagePiece, TextPiece
 from serve.demo import build
 from serve.engine import Engine
+from tokenizer import DualCodes
 
 gr = pytest.importorskip("gradio", reason="the extra `demo` is not installed")
 
@@ -75,6 +78,21 @@ def test_a_chat_streams_and_remembers(page, red):
     *_, (_, talk, shown, _) = page("reply")({"text": "<b>Hello!</b>", "files": []}, talk)
     assert len(shown) == 4 and shown[2]["content"] == ["&lt;b&gt;Hello!&lt;/b&gt;"]
     assert talk.messages[-2].segments == ["<b>Hello!</b>"]
+
+
+def test_a_picture_in_a_reply_is_shown_once_and_its_previews_are_removed(engine, tmp_path):
+    from serve.demo_chat import _Reply
+
+    codes = DualCodes(*torch.zeros(2, 4, 3, dtype=torch.int64))
+    half = DualCodes(codes.pixel[:2], codes.semantic[:2])
+    reply = _Reply(engine, str(tmp_path))
+    for piece in (ImagePiece(half, False), ImagePiece(codes, True), TextPiece("a "), TextPiece("hand")):
+        reply.add(piece)
+        assert len([part for part in reply.shown["content"] if isinstance(part, dict)]) == 1
+    reply.add(ImagePiece(half, False))
+    first, text, second = reply.shown["content"]
+    assert text == "a hand" and {first["path"], second["path"]} == {str(path) for path in tmp_path.iterdir()}
+    assert [type(part) for part in reply.message.segments] == [DualCodes, str]  # the second is not finished
 
 
 def test_a_long_chat_forgets_its_beginning_and_says_so(page):
