@@ -90,6 +90,7 @@ class Browser:
 
     def shoot(self, name: str) -> None:
         """A picture of the whole page, kept where one is wanted."""
+        self.driver.set_window_size(1340, 600)
         height = self.driver.execute_script("return document.querySelector('.gradio-container').scrollHeight")
         self.driver.set_window_size(1340, max(600, min(height + 140, 1800)))
         image = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
