@@ -101,5 +101,6 @@ def describe(engine: Engine, name: str) -> str:
     size, visual = engine.tokenizer.image_size, engine.model.visual
     return (
         f"One model that sees, answers and draws. `{shown}`: {millions:.0f} million parameters; a picture of "
-        f"{size} × {size} pixels is {visual.num_patches} patches of {visual.depth} pixel and {visual.depth} semantic codes."
+        f"{size} × {size} pixels is {visual.num_patches} patches of {visual.depth} pixel and {visual.depth} "
+        "semantic codes."
     )
