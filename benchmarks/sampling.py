@@ -6,12 +6,13 @@
 The usual loop draws one image at a time, runs each head over all depths anew for every code, and computes text logits
 for every patch that it throws away. Its LLM has a key-value cache, as ours has. Weights are random: time does not
 depend on them. The floor is the time in which the weights that a patch needs are read once from memory, at the
-bandwidth of a copy.
+bandwidth of a copy. Seconds are wall time on a GPU, and the CPU time of this process elsewhere (set OMP_NUM_THREADS=1).
 """
 
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,9 +75,11 @@ def main() -> None:
     sampling = SamplingConfig(cfg=args.cfg, top_k=200)
     result = {"machine": machine(), "size": args.size, "dtype": args.dtype, "patches": size.visual.num_patches}
     print(f"{machine()}; size {args.size}, {size.visual.num_patches} patches, {args.dtype}, cfg {args.cfg:g}")
+    clock = time.perf_counter if device == "cuda" else time.process_time
     with inference(model):
-        result["floor_seconds"] = floor(model, device)
-        result["heads_seconds"] = heads_at_once(model, sampling, args.batches, args.repeats)
+        result["floor_seconds"] = floor(model, device, clock)
+        measure = partial(medians, repeats=args.repeats, clock=clock)
+        result["heads_seconds"] = heads_at_once(model, sampling, args.batches, measure)
     contenders = {
         f"ours, {runtime}, batch {batch}": partial(draw, model, vocabulary, args.cfg, runtime, batch)
         for runtime in args.runtimes for batch in args.batches
@@ -84,7 +87,7 @@ def main() -> None:
     if not args.no_reference:
         print(f"same greedy codes as the usual loop: {agreement(model, vocabulary, args.cfg):.2%}")
         contenders["usual loop, one image"] = lambda: reference_image(model, vocabulary, sampling, seed=0)
-    seconds = result["seconds"] = medians(contenders, args.repeats)
+    seconds = result["seconds"] = medians(contenders, args.repeats, clock)
     usual = seconds.get("usual loop, one image")
     print(f"{'':<32}{'s a batch':>11}{'s an image':>12}{'of the usual':>14}{'of the floor':>14}")
     for name, value in seconds.items():
@@ -109,7 +112,7 @@ def draw(model: UnifiedModel, vocabulary: Vocabulary, cfg: float, runtime: str, 
     return generate_images(model, vocabulary, [CAPTION] * batch, sampling, range(batch))
 
 
-def floor(model: UnifiedModel, device: str) -> float:
+def floor(model: UnifiedModel, device: str, clock: Callable[[], float]) -> float:
     """Seconds in which one image's weights are read: LLM and classifiers once a patch, the heads' blocks once a depth.
 
     Caches and the rows of a batch are not in it: the floor is the same for every batch.
@@ -119,7 +122,7 @@ def floor(model: UnifiedModel, device: str) -> float:
     classifiers = sum(_bytes(head.classifiers) for head in heads)
     decoder = _bytes(model.llm.get_decoder()) - _bytes(model.llm.get_input_embeddings())
     each_patch = decoder + classifiers + depth * (sum(map(_bytes, heads)) - classifiers)
-    bandwidth = copy_bandwidth(device)
+    bandwidth = copy_bandwidth(device, clock)
     seconds = model.visual.num_patches * each_patch / bandwidth
     print(f"{each_patch / 1e6:.1f} MB of weights a patch, {bandwidth / 1e9:.1f} GB/s: floor {seconds:.3f} s an image")
     return seconds
@@ -129,21 +132,23 @@ def _bytes(module: torch.nn.Module) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
-def copy_bandwidth(device: str) -> float:
+def copy_bandwidth(device: str, clock: Callable[[], float]) -> float:
     """Bytes a second, read and written, of the best of ten copies too large for any cache."""
     source = torch.ones((1 << 30) if device == "cuda" else (1 << 27), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     best = float("inf")
     for _ in range(10):
-        started = time.perf_counter()
+        started = clock()
         target.copy_(source)
         if device == "cuda":
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - started)
+        best = min(best, clock() - started)
     return 2 * source.numel() / best
 
 
-def heads_at_once(model: UnifiedModel, sampling: SamplingConfig, batches: list[int], repeats: int) -> dict[str, float]:
+def heads_at_once(
+    model: UnifiedModel, sampling: SamplingConfig, batches: list[int], measure: Callable[[dict], dict[str, float]]
+) -> dict[str, float]:
     """The codes of one patch by both heads together, and by one after the other."""
     depth, width = model.visual.depth, model.llm.config.hidden_size
     heads = [model.pixel_head, model.semantic_head]
@@ -170,7 +175,7 @@ def heads_at_once(model: UnifiedModel, sampling: SamplingConfig, batches: list[i
                     sample_codes(decoder, states, vectors, random[:, part], draws[part], guidance[part])
 
         contenders |= {f"together, batch {batch}": both, f"one by one, batch {batch}": each}
-    seconds = {name: value / 10 for name, value in medians(contenders, repeats).items()}
+    seconds = {name: value / 10 for name, value in measure(contenders).items()}
     for batch in batches:
         one, two = seconds[f"together, batch {batch}"], seconds[f"one by one, batch {batch}"]
         print(f"both heads, one patch, batch {batch}: {one * 1e3:.2f} ms together, {two * 1e3:.2f} ms one by one "

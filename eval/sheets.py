@@ -1,6 +1,7 @@
 """Contact sheets: rows of images with an optional caption under each."""
 
 import textwrap
+from collections.abc import Sequence
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -13,7 +14,7 @@ GAP = 4
 
 
 def contact_sheet(
-    images: list[Image.Image], columns: int, captions: list[str] | None = None, scale: int = 1
+    images: Sequence[Image.Image], columns: int, captions: Sequence[str] | None = None, scale: int = 1
 ) -> Image.Image:
     """A white sheet of equally sized images, row by row, each `scale` × its size, captions wrapped below."""
     width, height = (side * scale for side in images[0].size)

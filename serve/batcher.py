@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class Done:
 class Job:
     """A request for the model. Whoever waits for it sets `abandoned` when he stops waiting."""
 
-    key: Hashable
+    key: tuple[Any, ...]  # its kind, and the settings that a batch shares
     rows: int
     request: Any
     emit: Callable[[Any], None]

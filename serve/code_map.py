@@ -34,6 +34,13 @@ def code_map(codes: Tensor, colors: Tensor, grid: tuple[int, int], size: int) ->
     )
 
 
+def randomised(codes: DualCodes, branch: str, codebook_size: int, seed: int = 0) -> DualCodes:
+    """int64[N, D] per branch, with any codes in the place of one branch's."""
+    own = getattr(codes, branch)
+    random = torch.randint(codebook_size, own.shape, generator=torch.Generator().manual_seed(seed))
+    return codes._replace(**{branch: random.to(own.device)})
+
+
 def shuffled(codes: DualCodes, branch: str, seed: int = 0) -> DualCodes:
     """int64[N, D] per branch, with the patches of one branch in another order."""
     order = torch.randperm(len(codes.pixel), generator=torch.Generator().manual_seed(seed))

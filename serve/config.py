@@ -1,5 +1,6 @@
 """What the server and the demo allow; the defaults suit one machine and its owner."""
 
+import math
 from dataclasses import dataclass
 
 MEGABYTE = 1 << 20
@@ -25,7 +26,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0 and name != "batch_wait":
+            if not (0 < value < math.inf or name == "batch_wait"):
                 raise ValueError(f"limit {name}={value} must be above 0")
         if self.drawings > self.batch_rows:
             raise ValueError(

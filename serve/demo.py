@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 EXAMPLES = "assets/emoji/unseen_style-000000.tar.gz"
 SYSTEM_FONTS = ["system-ui", "sans-serif"]  # the page loads nothing from elsewhere
 CSS = """
-.gradio-container { max-width: 1080px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 #title h1 { margin: 0.6rem 0 0; }
 #title p { margin: 0.2rem 0 0; color: var(--body-text-color-subdued); }
 .crisp img { image-rendering: pixelated; }
-.under { min-height: 4.5rem; }
 """
 
 
@@ -64,7 +63,7 @@ def build(engine: Engine, name: str, examples: str) -> gr.Blocks:
     from serve.demo_parts import example_pictures
 
     pictures = example_pictures(examples)
-    with gr.Blocks(title="DualToken", analytics_enabled=False) as page:
+    with gr.Blocks(title="DualToken", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.Markdown(f"# DualToken\n{describe(engine, name)}", elem_id="title")
         with gr.Tab("Chat"):
             demo_chat.build(engine, pictures)
@@ -102,6 +101,6 @@ def describe(engine: Engine, name: str) -> str:
     size, visual = engine.tokenizer.image_size, engine.model.visual
     return (
         f"One model that sees, answers and draws. `{shown}`: {millions:.0f} million parameters; a picture of "
-        f"{size} × {size} pixels is {visual.num_patches} patches of {visual.depth} pixel and {visual.depth} semantic "
-        "codes each."
+        f"{size} × {size} pixels is {visual.num_patches} patches of {visual.depth} pixel and {visual.depth} "
+        "semantic codes."
     )

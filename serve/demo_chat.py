@@ -4,10 +4,12 @@ import html
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from data.vocabulary import drawing_request
 from eval.pictures import decode_picture
 from heads.sampling import SamplingConfig
 from mllm.dialogue import ImagePiece, Piece, TextSampling, message_of
@@ -38,12 +40,12 @@ class Conversation:
 
 
 def build(engine: Engine, pictures: list[str]) -> None:
-    limits, folder = engine.limits, tempfile.mkdtemp(prefix="dualtoken-chat-")
+    limits, folder = engine.limits, tempfile.TemporaryDirectory(prefix="dualtoken-chat-")
     conversation = gr.State(Conversation())
     shown = gr.Chatbot(
         render_markdown=False,
         allow_tags=False,
-        height=430,
+        height=560,
         show_label=False,
         placeholder=PLACEHOLDER,
         feedback_options=None,
@@ -62,7 +64,8 @@ def build(engine: Engine, pictures: list[str]) -> None:
     note = gr.Markdown("", elem_id="note")
     if pictures:
         samples = [{"text": question, "files": [path]} for question, path in zip(QUESTIONS, pictures, strict=False)]
-        gr.Examples([*samples, {"text": "Draw: a red apple, 3d style", "files": []}], said, label="To try")
+        samples.append({"text": drawing_request("a smiling face, 3d style"), "files": []})
+        gr.Examples(samples, said, label="To try")
     new = gr.Button("New conversation", size="sm")
 
     def reply(said: dict[str, Any], talk: Conversation) -> Iterator[tuple[Any, Conversation, Shown, str]]:
@@ -75,19 +78,21 @@ def build(engine: Engine, pictures: list[str]) -> None:
             raise mistake(f"Show at most {limits.pictures} pictures at once.")
         words = [text] if text.strip() else []
         asked = [*talk.messages, user_message([*(engine.see(read(path, engine)) for path in files), *words])]
-        messages = _newest_that_fit(engine, asked)
-        left_out = len(asked) - len(messages)
+        # In training nothing stands before a request to draw.
+        alone = text.startswith(drawing_request("")) and not files
+        messages = asked[-1:] if alone else _newest_that_fit(engine, asked)
+        left_out = 0 if alone else len(asked) - len(messages)
         note = f"The oldest {left_out} messages do not fit the model's context any more." if left_out else ""
         content = [*({"path": path} for path in files), *map(_literal, words)]
         before = [*talk.shown, {"role": "user", "content": content}]
         yield gr.MultimodalTextbox(value=None, submit_btn=False, stop_btn=True), talk, before, note
         request = DialogueRequest(messages, TextSampling(max_new_tokens=limits.new_tokens), SAMPLING, len(before))
-        answer = _Reply(engine, folder)
+        answer = _Reply(engine, folder.name)
         for piece in results(engine.submit_dialogue, request, limits.seconds):
             if not isinstance(piece, Done):
                 answer.add(piece)
             after = [*before, answer.shown]
-            yield gr.skip(), Conversation([*messages, answer.message], after), after, note
+            yield gr.skip(), Conversation([*asked[left_out:], answer.message], after), after, note
 
     def ready() -> dict[str, Any]:
         return gr.MultimodalTextbox(submit_btn=True, stop_btn=False)
@@ -110,10 +115,13 @@ class _Reply:
         self._content: list[Any] = []
 
     def add(self, piece: Piece) -> None:
-        unfinished = self._pieces and isinstance(self._pieces[-1], ImagePiece) and not self._pieces[-1].done
+        before = self._pieces[-1] if self._pieces else None
+        unfinished = isinstance(before, ImagePiece) and not before.done
         self._pieces.append(piece)
         if isinstance(piece, ImagePiece):
-            self._content[-1 if unfinished else len(self._content) :] = [self._file(piece)]
+            if unfinished:
+                Path(self._content.pop()["path"]).unlink()  # the page has its copy
+            self._content.append(self._file(piece))
         elif self._content and isinstance(self._content[-1], str):
             self._content[-1] += piece.text
         else:

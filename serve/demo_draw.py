@@ -13,11 +13,11 @@ from serve.demo_parts import enlarged, mistake, results
 from serve.engine import DrawRequest, Engine
 
 PROMPTS = [
+    "a smiling face, 3d style",
     "a red apple, 3d style",
-    "a waving hand with medium skin tone, flat style",
-    "a flat emoji of a smiling face with sunglasses",
-    "flag of Italy, 3d style",
-    "a blue heart, 3d style",
+    "flag of Japan, flat style",
+    "a blue circle, flat style",
+    "man with beard, medium skin tone, 3d style",
     "a cat face, flat style",
 ]
 PREVIEW_ROWS = 1
@@ -56,7 +56,7 @@ def build(engine: Engine) -> None:
                 )
         with gr.Column(scale=3, min_width=360):
             shown = gr.Gallery(
-                label="Drawings", columns=2, object_fit="contain", height=640, format="png", elem_id="drawings"
+                label="Drawings", columns=2, object_fit="contain", height=690, format="png", elem_id="drawings"
             )
             status = gr.Markdown("Pictures appear row by row while they are drawn.", elem_id="draw-status")
 

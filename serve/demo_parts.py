@@ -37,7 +37,8 @@ def results(submit: Callable[[Any, Callable[[Any], None], float], Job], request:
         while True:
             result = received.get(timeout=max(deadline - time.monotonic(), 0))
             if isinstance(result, Exception):
-                raise mistake("The model failed on this; the terminal says why.") from result
+                says = str(result) if isinstance(result, ValueError) else "The model failed; the terminal says why."
+                raise mistake(says) from result
             yield result
             if isinstance(result, Done):
                 return

@@ -1,12 +1,18 @@
 """`dualtoken serve`: the HTTP server's command."""
 
+from __future__ import annotations
+
 import os
 import socket
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serve.config import Limits
 from serve.extras import require
+
+if TYPE_CHECKING:
+    from starlette.middleware import Middleware
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -28,8 +34,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     require("serve", "starlette", "uvicorn", "prometheus_client")
     import uvicorn
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from eval.load import load
     from serve.app import Api
@@ -47,17 +51,22 @@ def run(args: Namespace) -> None:
     listening = listen(args.host, args.port)
     metrics = Metrics()
     engine = Engine(load(args.model), limits, metrics.observe_batch)
-    loopback = args.host in LOOPBACK
-    # Else a page of another site could point a name of its own at this machine and read the answers.
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
-    app = Api(engine, metrics, args.name, token, folder).app((hosts,) if loopback else ())
+    app = Api(engine, metrics, args.name, token, folder).app(hosts_allowed(args.host))
     config = uvicorn.Config(
         app, log_level="warning", server_header=False, limit_concurrency=limits.connections, timeout_keep_alive=5
     )
     print(f"{args.name} answers at http://{args.host}:{listening.getsockname()[1]}/v1; Ctrl-C ends it.", flush=True)
-    if not loopback and token is None:
+    if args.host not in LOOPBACK and token is None:
         print(f"Whoever reaches {args.host} may use it: --token-file FILE asks for a token.", flush=True)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def hosts_allowed(host: str) -> tuple[Middleware, ...]:
+    """On loopback a page of another site could point a name of its own at this machine, and read the answers."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    return (Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"]),) if host in LOOPBACK else ()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -100,7 +100,8 @@ def read_figures(run: Path | None, export: Path | None, tokenizer_id: str, folde
         if (folder / "scores.json").is_file() and _read(folder / "manifest.json").get("model") != identity:
             raise ValueError(f"{folder} holds scores of another model: evaluate the one that is exported")
     for folder in folders or ([run.parent] if run is not None else []):
-        figures += [*_of_tokenizer(folder / "tokenizer-eval", tokenizer_id), *_of_drawings(folder / "generation", export)]
+        figures += _of_tokenizer(folder / "tokenizer-eval", tokenizer_id)
+        figures += _of_drawings(folder / "generation", export)
         for scores in sorted({folder / "scores.json", *folder.glob("eval/*/scores.json")}):
             if _read(scores.with_name("manifest.json")).get("model") == identity:
                 figures += _of_benchmarks(_read(scores))

@@ -23,7 +23,7 @@ def folder(tmp_path_factory) -> str:
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     tokenizer = DualTokenizer(config, VisionTower({**sizes, "image_size": 16, "patch_size": 8})).freeze()
     vocabulary = Vocabulary.train([CAPTION, "What is this?"], 300)
-    llm = LLMConfig(**sizes, num_key_value_heads=1, max_position_embeddings=128)
+    llm = LLMConfig(**sizes, num_key_value_heads=1, max_position_embeddings=512)
     unified = UnifiedConfig(llm=llm, heads=DepthHeadConfig(num_layers=1, width=16, num_heads=2, mlp_width=32))
     model = UnifiedModel(unified, VisualSpec.of(tokenizer), len(vocabulary), tokenizer.codebooks())
     path = tmp_path_factory.mktemp("unified")

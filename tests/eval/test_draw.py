@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 import dualtoken
+import train.draw
 from eval.manifest import hash_model
+from train.config import load_config
+from train.distributed import World
 
 CAPTION = "a red apple, 3d style"
 
@@ -63,9 +66,29 @@ def test_a_file_of_prompts(folder, tmp_path):
     assert pixels(tmp_path / "one" / "a-red-apple-1.png") == pixels(tmp_path / "txt" / first)
 
 
-def test_two_processes_draw_the_same(folder, tmp_path, capfd):
-    assert generate(folder, tmp_path / "one", CAPTION, "--num", "3") == 0
-    assert generate(folder, tmp_path / "two", CAPTION, "--num", "3", "--nproc", "2") == 0
+class Share(World):
+    """One of two processes, the second of which runs first."""
+
+    def gather(self, value):
+        return [value] * self.size
+
+    def barrier(self):
+        pass
+
+
+def test_two_processes_draw_the_same(folder, tmp_path, monkeypatch):
+    """What they are launched with, run here one after the other."""
+    assert generate(folder, tmp_path / "one", "${a}, 3d", "--num", "3", "--set", "pixel.top_k=[1,2,3]") == 0
+    launched = []
+    monkeypatch.setattr("train.launch.launch", lambda *words: launched.append(words))
+    words = ["${a}, 3d", "--num", "3", "--set", "pixel.top_k=[1,2,3]", "--nproc", "2"]
+    assert generate(folder, tmp_path / "two", *words) == 0
+    assert launched == [("train.draw", [str(tmp_path / "two/config.yaml")], 2)]
+    config = load_config(train.draw.DrawConfig, launched[0][1][0])
+    for rank, num in ((1, 1), (0, 3)):
+        monkeypatch.setattr(train.draw, "join_world", lambda rank=rank: Share(rank, 2))
+        train.draw.main(config)
+        assert len(list((tmp_path / "two").glob("a-3d-*.png"))) == num
     names = sorted(os.listdir(tmp_path / "one"))
     assert set(os.listdir(tmp_path / "two")) == {*names, "prompts.jsonl", "config.yaml"}
     for name in names:

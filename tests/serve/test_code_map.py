@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from serve.code_map import code_map, palette, shuffled
+from serve.code_map import code_map, palette, randomised, shuffled
 from tokenizer import DualCodes
 
 
@@ -47,6 +47,8 @@ def test_shuffling_moves_whole_patches_of_one_branch(unified):
     assert (moved.pixel == codes.pixel).all() and (moved.semantic != codes.semantic).any()
     assert sorted(moved.semantic.tolist()) == sorted(codes.semantic.tolist())
     assert (shuffled(codes, "semantic").semantic == moved.semantic).all()
+    other = randomised(codes, "semantic", 8)
+    assert (other.pixel == codes.pixel).all() and sorted(other.semantic.tolist()) != sorted(codes.semantic.tolist())
     decode = unified.tokenizer.decode
     assert (decode(moved.pixel[None]) == decode(codes.pixel[None])).all()
     assert (decode(shuffled(codes, "pixel").pixel[None]) != decode(codes.pixel[None])).any()

@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from eval.draw import draw_batch
 from heads.sampling import SamplingConfig
+from mllm.dialogue import ImagePiece, TextPiece
 from serve.demo import build
 from serve.engine import Engine
+from tokenizer import DualCodes
 
 gr = pytest.importorskip("gradio", reason="the extra `demo` is not installed")
 
@@ -77,6 +80,21 @@ def test_a_chat_streams_and_remembers(page, red):
     assert talk.messages[-2].segments == ["<b>Hello!</b>"]
 
 
+def test_a_picture_in_a_reply_is_shown_once_and_its_previews_are_removed(engine, tmp_path):
+    from serve.demo_chat import _Reply
+
+    codes = DualCodes(*torch.zeros(2, 4, 3, dtype=torch.int64))
+    half = DualCodes(codes.pixel[:2], codes.semantic[:2])
+    reply = _Reply(engine, str(tmp_path))
+    for piece in (ImagePiece(half, False), ImagePiece(codes, True), TextPiece("a "), TextPiece("hand")):
+        reply.add(piece)
+        assert len([part for part in reply.shown["content"] if isinstance(part, dict)]) == 1
+    reply.add(ImagePiece(half, False))
+    first, text, second = reply.shown["content"]
+    assert text == "a hand" and {first["path"], second["path"]} == {str(path) for path in tmp_path.iterdir()}
+    assert [type(part) for part in reply.message.segments] == [DualCodes, str]  # the second is not finished
+
+
 def test_a_long_chat_forgets_its_beginning_and_says_so(page):
     from serve.demo_chat import Conversation
 
@@ -105,12 +123,15 @@ def test_a_mistake_in_a_chat_is_one_sentence(page, said, error):
 
 
 def test_shuffled_semantic_codes_leave_the_picture_and_pixel_codes_do_not(page, red, unified):
-    codes, original, decoded, semantic_shuffled, _, *maps, whole, semantic, pixel = page("look")(red, 1)
+    codes, original, decoded, semantic_shuffled, semantic_random, _, *maps, whole, semantic, random, pixel = page(
+        "look"
+    )(red, 1)
     assert codes.pixel.shape == (4, 3) and original.size == decoded.size == (256, 256)
     assert decoded.tobytes() == semantic_shuffled.tobytes()
     assert [each.size for each in maps] == [(256, 256)] * 2
-    figures = [text.split("\n\n")[1].split(" dB · image feature ") for text in (whole, semantic, pixel)]
-    assert figures[0][0] == figures[1][0] and figures[0][1] == figures[2][1] == "1.00"
+    figures = [text.split("\n\n")[1].split(" dB · feature ") for text in (whole, semantic, random, pixel)]
+    assert figures[0][0] == figures[1][0] == figures[2][0] and decoded.tobytes() == semantic_random.tobytes()
+    assert figures[0][1] == figures[1][1] == figures[3][1] == "1.00" != figures[2][1]
     deeper = page("maps")(codes, 3)
     assert [each.size for each in deeper] == [(256, 256)] * 2
 
@@ -120,4 +141,4 @@ def test_a_broken_upload_is_one_sentence(page, tmp_path):
     with pytest.raises(gr.Error, match=r"broken\.png cannot be read") as raised:
         page("look")(str(tmp_path / "broken.png"), 1)
     assert str(tmp_path) not in str(raised.value)
-    assert page("look")(None, 1) == (None,) * 10
+    assert page("look")(None, 1) == (None,) * 12

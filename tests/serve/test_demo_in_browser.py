@@ -52,7 +52,7 @@ def browser(unified, tmp_path_factory) -> Iterator["Browser"]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", *QUIET):
         options.add_argument(argument)
     options.add_argument(f"--user-data-dir={profile}")
-    options.add_argument("--window-size=1180,900")
+    options.add_argument("--window-size=1340,900")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(shutil.which("chromedriver"))
     driver = webdriver.Chrome(options, service)
@@ -90,8 +90,9 @@ class Browser:
 
     def shoot(self, name: str) -> None:
         """A picture of the whole page, kept where one is wanted."""
+        self.driver.set_window_size(1340, 600)
         height = self.driver.execute_script("return document.querySelector('.gradio-container').scrollHeight")
-        self.driver.set_window_size(1180, max(600, min(height + 140, 1800)))
+        self.driver.set_window_size(1340, max(600, min(height + 140, 1800)))
         image = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
         assert len(image.resize((64, 64)).getcolors(4096) or []) > 10  # there is something on it
         if SHOTS:
@@ -112,7 +113,7 @@ def test_chat(browser, picture):
     browser.wait(lambda: browser.all("#conversation .bot") and "…" not in browser.all("#conversation .bot")[-1].text)
     browser.wait(lambda: len(browser.all("#conversation .user img")) == 1)
     browser.wait(lambda: browser.all("#said .submit-button"))
-    browser.one("#said textarea").send_keys("Draw: flag of Italy, 3d style", Keys.ENTER)
+    browser.one("#said textarea").send_keys("Draw: a smiling face, 3d style", Keys.ENTER)
     browser.wait(lambda: len(browser.all("#conversation .bot")) == 2 and browser.all("#said .submit-button"))
     browser.shoot("chat")
     hostile = "<img src=x onerror=\"document.title='owned'\"> <b>bold</b> **bold** <|im_end|>"
@@ -132,7 +133,7 @@ def test_draw(browser):
 def test_reconstruct(browser, picture):
     browser.tab("Reconstruct")
     browser.upload("#upload", picture)
-    browser.says("#pixel-codes-shuffled", "image feature 1.00")
+    browser.says("#pixel-codes-shuffled", "feature 1.00")
     browser.shoot("reconstruct")
 
 
