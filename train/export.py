@@ -87,7 +87,7 @@ def open_checkpoint(checkpoint: Path, run: Path) -> Source:
 
     def frozen() -> Mapping[str, Tensor]:
         weights = frozen_weights(config.init, config.model)
-        return {trained[name]: weights[name] for name in weights} if config.has_adapters else weights
+        return {trained[n]: weights[n] for n in weights if n in trained} if config.has_adapters else weights
 
     weights: Mapping[str, Tensor] = CheckpointWeights(checkpoint, trained.values(), kind, frozen)
     if config.has_adapters:  # merged: apart, they are written by the stage itself
