@@ -66,6 +66,8 @@ def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
 class CachedDecoder:
     """Hidden states of left-padded rows; each row sees itself only, from position 0 at its first token."""
 
+    multiple = 1  # of which the length of the cache is one
+
     def __init__(self, model: UnifiedModel, mask: Tensor, num_new: int | Sequence[int]) -> None:
         """mask: bool[R, T] of the prompts; num_new: how many positions may follow in any row, or in each."""
         limit, each = model.llm.config.max_position_embeddings, torch.as_tensor(num_new)
@@ -78,9 +80,9 @@ class CachedDecoder:
             )
         num_new = int(each.max())
         self.decoder = model.llm.get_decoder()
-        max_length = mask.shape[1] + num_new
+        max_length = -(-(mask.shape[1] + num_new) // self.multiple) * self.multiple
         self.cache = Cache(layers=[self.new_layer(max_length) for _ in range(model.llm.config.num_hidden_layers)])
-        self.mask = torch.cat([mask, mask.new_ones(len(mask), num_new)], dim=1)
+        self.mask = torch.cat([mask, mask.new_ones(len(mask), max_length - mask.shape[1])], dim=1)
         self.position_ids = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
         self.length = 0
 

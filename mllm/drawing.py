@@ -52,6 +52,8 @@ class Drawing:
             self.embeddings = embeddings if prefix is None else self._with_prefix(embeddings, prefix)
         self._next = self._step
         if sampling.runtime == "compile":
+            for tensor in (self.codes, self.place, self.random, self.guidance, *self.heads.weights.values()):
+                torch._dynamo.mark_static_address(tensor)  # CUDA graphs copy other inputs, and refuse to change them
             self._next = torch.compile(self._step, dynamic=False, mode="reduce-overhead")
 
     def advance(self, num_patches: int) -> DualCodes:

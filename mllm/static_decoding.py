@@ -15,6 +15,8 @@ from mllm.model import UnifiedModel
 class StaticDecoder(CachedDecoder):
     """A CachedDecoder whose steps of one position are all alike."""
 
+    multiple = 128  # prompts of about the same length then share a compiled step
+
     def __init__(self, model: UnifiedModel, mask: Tensor, num_new: int) -> None:
         super().__init__(model, mask, num_new)
         attention = model.llm.config._attn_implementation

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 import torch
+import torch._dynamo
 
 import heads.depth_decoding
 from heads.sampling import BranchSampling, SamplingConfig
@@ -181,6 +184,21 @@ def test_hostile_captions_are_text(model, vocabulary, caption):
     ids = vocabulary.drawing_prompt(caption)
     assert [ids.count(i) for i in (vocabulary.im_end, vocabulary.image_pad, vocabulary.vision_end)] == [1, 0, 0]
     assert generate_images(model, vocabulary, [caption], SamplingConfig(cfg=0.0), [1]).pixel.shape == (1, 4, 3)
+
+
+def test_a_step_is_compiled_once_for_captions_of_about_one_length(make_model, vocabulary, monkeypatch):
+    """Traced and functionalised as for CUDA and CPU, but run by PyTorch: making machine code takes minutes."""
+    model = make_model(llm=replace(make_model().config.llm, num_hidden_layers=1))
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda step, **_: compile_(step, backend="aot_eager", dynamic=False))
+    sampling = SamplingConfig(cfg=2.0, cfg_last=1.0, top_k=6, runtime="compile")
+    graphs = []
+    for captions, seeds in ((CAPTIONS, SEEDS), (["a cat", "x", "a wave"], [1, 2, 3])):
+        expected = generate_images(model, vocabulary, captions, replace(sampling, runtime="eager"), seeds)
+        codes = generate_images(model, vocabulary, captions, sampling, seeds)
+        assert torch.equal(codes.pixel, expected.pixel) and torch.equal(codes.semantic, expected.semantic)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] > 0
 
 
 def test_the_static_cache_needs_attention_that_takes_a_mask(model, vocabulary):
