@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="runs/demo/instruct/export")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--requests", type=int, default=32, help="of each kind at each number of clients")
+    parser.add_argument("--requests", type=int, default=32, help="of each kind, at least one a client")
     args = parser.parse_args()
     metrics, listening = Metrics(), listen("127.0.0.1", 0)
     engine = Engine(load(args.model), Limits(batch_rows=32, queue=256), metrics.observe_batch)
@@ -41,13 +41,13 @@ def main() -> None:
     picture = httpx.post(f"{url}images/generations", json={"prompt": PROMPTS[0], "seed": 0}, timeout=300).json()
     bodies = {"draw": [{"prompt": prompt, "seed": seed} for seed, prompt in enumerate(PROMPTS)]}
     bodies["chat"] = [_question(picture["data"][0]["b64_json"])]
-    print(f"{args.model}, {machine()}, {args.requests} requests a row\n")
+    print(f"{args.model}, {machine()}, {args.requests} requests a row, or one a client\n")
     print("| | clients | requests/s | p50 s | p95 s | rows a batch |\n|---|---|---|---|---|---|")
     for kind, path in (("draw", "images/generations"), ("chat", "chat/completions")):
         for clients in args.clients:
             before = _batches(metrics, kind)
             started = time.perf_counter()
-            seconds = asyncio.run(_ask(url + path, bodies[kind], args.requests, clients))
+            seconds = asyncio.run(_ask(url + path, bodies[kind], max(args.requests, clients), clients))
             rate = len(seconds) / (time.perf_counter() - started)
             rows, batches = (after - was for after, was in zip(_batches(metrics, kind), before, strict=True))
             p50, p95 = (statistics.quantiles(seconds, n=20, method="inclusive")[i] for i in (9, 18))
