@@ -77,12 +77,13 @@ def last_step(out: Path) -> int:
 
 def wait_for(kind: str, out: Path, processes: list[BaseProcess], chance: random.Random, startup: float) -> bool:
     """Returns at a moment of the kind; False if the run ended before it came."""
+    first = last_step(out)
     if kind == "while starting":
         until = time.monotonic() + chance.uniform(0, startup)
-        while time.monotonic() < until and run_on(processes):
+        while time.monotonic() < until and last_step(out) <= first and run_on(processes):
             time.sleep(0.01)
         return run_on(processes)
-    target = last_step(out) + chance.randrange(1, 12)
+    target = first + chance.randrange(1, 9)
     while last_step(out) < target and run_on(processes):
         time.sleep(0.01)
     if kind == "in a step":
@@ -99,7 +100,7 @@ def without_clocks(out: Path) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
