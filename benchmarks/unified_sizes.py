@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from data.batch import Batch
 from heads.config import DepthHeadConfig
@@ -11,6 +10,7 @@ from heads.cross_entropy import IGNORE
 from mllm.config import LLMConfig, UnifiedConfig, VisualSpec
 from mllm.model import UnifiedModel
 from tokenizer import Codebooks
+from train.flops import Work, model_flops
 
 CAPTION = 30  # text positions before an image, two after it
 
@@ -73,24 +73,10 @@ def drawings(sizes: Sizes, rows: int, device: str) -> Batch:
 
 
 def flops(model: UnifiedModel, batch: Batch) -> dict[str, float]:
-    """Of one training step: 6 per weight and position that it multiplies, and attention; recomputing does not count."""
-    config, num_targets = model.llm.config, int(batch.target_mask.sum())
-    decoder = sum(p.numel() for name, p in model.llm.get_decoder().named_parameters() if "embed_tokens" not in name)
-    lengths = _document_lengths(batch.position_ids)
-    width = config.num_attention_heads * getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
-    attention = 6 * config.num_hidden_layers * width * float(lengths.square().sum())  # causal: half of two products
-    num_labels = int((batch.labels != IGNORE).sum())
-    depth = model.visual.depth
-    blocks = sum(p.numel() for head in (model.pixel_head, model.semantic_head) for p in head.blocks.parameters())
-    classifiers = sum(head.classifiers.weight.numel() for head in (model.pixel_head, model.semantic_head))
+    """Of one training step, by part (train/flops.py); recomputing does not count."""
+    work = Work.of(batch)
     return {
-        "llm": 6.0 * decoder * batch.input_ids.numel() + attention,
-        "text": 6.0 * num_labels * config.hidden_size * config.vocab_size,
-        "heads": 6.0 * num_targets * (depth * blocks + classifiers),
+        "llm": model_flops(model, Work(work.positions, work.pairs, work.patches, 0, 0)),
+        "text": model_flops(model, Work(0, 0, 0, work.text_targets, 0)),
+        "heads": model_flops(model, Work(0, 0, 0, 0, work.visual_targets)),
     }
-
-
-def _document_lengths(position_ids: Tensor) -> Tensor:
-    """A document ends where the next position id is 0."""
-    ends = torch.cat([position_ids.flatten()[1:] == 0, torch.ones(1, dtype=torch.bool, device=position_ids.device)])
-    return position_ids.flatten()[ends].double() + 1

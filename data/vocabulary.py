@@ -8,7 +8,7 @@ embedding is not resized. A turn is `<|im_start|>{role}\\n{content}<|im_end|>\\n
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
@@ -27,10 +27,24 @@ REQUIRED_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_star
 
 CAPTION_REQUEST = "Describe the picture."
 
+T = TypeVar("T")
+
 
 def drawing_request(caption: str | None) -> str:
     """What the user says to have a picture drawn; without a caption it is the unconditional request."""
     return "Draw:" if caption is None else f"Draw: {caption.strip()}"
+
+
+def picture_first(segments: Sequence[str | T]) -> list[str | T]:
+    """A user's message with one picture: the picture before the text, wherever it stood, as LLaVA-1.5 has it.
+
+    That is the layout of `Vocabulary.answering_prompt`. Other messages stay as they are.
+    """
+    pictures = [segment for segment in segments if not isinstance(segment, str)]
+    if len(pictures) != 1:
+        return list(segments)
+    text = "".join(segment for segment in segments if isinstance(segment, str)).strip()
+    return [*pictures, f"\n{text}"] if text else [*pictures]
 
 
 class ImageSlot(NamedTuple):

@@ -43,7 +43,9 @@ def fingerprint(made_from: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(dict(made_from), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def hash_model(folder: str | Path) -> str:
-    """Of everything in the folder of a unified model: weights, configuration, vocabulary, tokenizer."""
-    folder = Path(folder)
+def hash_model(name: str | Path) -> str:
+    """Of everything in the folder or repository of a unified model: weights, configuration, vocabulary, tokenizer."""
+    from tokenizer.hub import local_folder  # here, for it brings torch
+
+    folder = local_folder(name)
     return hash_files([path for path in folder.rglob("*") if path.is_file()], folder)

@@ -47,6 +47,12 @@ def build_llm(
     return prepare(llm, config, vocab_size)
 
 
+def outline_llm(config: LLMConfig, vocab_size: int) -> PreTrainedModel:
+    """What `build_llm` makes, without weights, for use inside `torch.device("meta")`."""
+    llm_config = qwen2_config(config, vocab_size) if config.path is None else AutoConfig.from_pretrained(config.path)
+    return prepare(llm_from_config(llm_config, "sdpa", torch.float32), config, vocab_size)
+
+
 def llm_from_config(config: AutoConfig, attention: str, dtype: torch.dtype) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
 

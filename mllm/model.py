@@ -6,6 +6,7 @@ through two depth heads, one per codebook.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -178,27 +179,31 @@ class UnifiedModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, codebooks: Codebooks | None = None, dtype: torch.dtype = torch.float32
+        cls,
+        name: str | Path,
+        codebooks: Codebooks | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        **download: Any,
     ) -> "UnifiedModel":
-        """Reads a folder of `save_pretrained`; without `codebooks` they come from its tokenizer."""
+        """Reads a folder of `save_pretrained`, or a repository of the hub; without `codebooks`, from its tokenizer."""
         from mllm.pretrained import load_model
 
-        return load_model(folder, codebooks, dtype)
+        return load_model(name, codebooks, dtype, device=device, **download)
 
     def save_pretrained(
         self,
         folder: str | Path,
         vocabulary: Vocabulary,
         tokenizer: DualTokenizer,
-        state_dict: Mapping[str, Tensor] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+        dtype: torch.dtype | None = None,
+        max_shard_size: str = "5GB",
     ) -> None:
-        """Writes config.json, model.safetensors, vocabulary/ and tokenizer/.
-
-        `state_dict` replaces the module's own where an engine has the weights in parts.
-        """
+        """Writes config.json, the weights, vocabulary/ and tokenizer/; see `mllm.pretrained.save_unified`."""
         from mllm.pretrained import save_unified
 
-        save_unified(self, folder, vocabulary, tokenizer, state_dict)
+        save_unified(self, folder, vocabulary, tokenizer, weights, dtype, max_shard_size)
 
 
 def _check_codebooks(codebooks: Codebooks, visual: VisualSpec) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from mllm.weights import WeightFiles
 from train.config import load_config
 
 STAGE_CONFIGS = {
@@ -75,17 +75,16 @@ def _top_level_keys(path: str) -> set[str]:
 
 def describe_export(folder: Path) -> str:
     """Config and weights of an exported model; only the header of the weights is read."""
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is no exported model: {name} is missing; runs/NAME/export is one")
-    sizes: Counter[str] = Counter()
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} is no exported model: config.json is missing; runs/NAME/export is one")
     try:
         config = json.loads((folder / "config.json").read_text())
-        with safe_open(folder / "model.safetensors", framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118  (not a mapping: it has no iterator)
-                sizes[name.split(".")[0]] += torch.Size(weights.get_slice(name).get_shape()).numel()
-    except (json.JSONDecodeError, SafetensorError) as error:
+    except json.JSONDecodeError as error:
         raise ValueError(f"{folder} is damaged ({error}): export the model again") from error
+    weights = WeightFiles(folder)
+    sizes: Counter[str] = Counter()
+    for name in weights:
+        sizes[name.split(".")[0]] += weights.shape(name).numel()
     return f"{json.dumps(config, indent=2)}\n{table(sizes)}"
 
 

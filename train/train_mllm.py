@@ -21,6 +21,7 @@ from mllm.config import UnifiedConfig
 from mllm.lora import ADAPTER, LoraConfig, add_adapters, take_off_adapters
 from mllm.loss import LossSums, loss
 from train.build_mllm import begin, continue_from, open_vocabulary
+from train.card_facts import read_history
 from train.checkpoint import latest_checkpoint
 from train.checkpoint_writer import CheckpointWriter
 from train.distributed import World, init_world
@@ -29,6 +30,7 @@ from train.flops import Work, model_flops
 from train.launch import run_launched
 from train.loop import MAX_BAD_STEPS, LoopConfig, is_due
 from train.meter import LossMeter
+from train.model_card import CardFacts, write_card
 from train.parameters import PartsOptimizerConfig, group_parameters
 from train.picture_encoder import TokenizerEncoder
 from train.precision import set_matmul_precision
@@ -264,11 +266,11 @@ class Trainer:
         self.writer.finish()
         with self.engine.averaged():
             ntp = self.watch.next_token_losses()
-            self.world.on_main(self.export, self.engine.state_dict())
+            self.world.on_main(self.export, self.engine.state_dict(), step)
         counts = {"step": step, "skipped": self.num_skipped, "spikes": self.spikes.num}
         self.run.finish({**counts, "parameters": self.engine.num_parameters, "ntp": ntp})
 
-    def export(self, weights: dict[str, Tensor]) -> None:
+    def export(self, weights: dict[str, Tensor], step: int) -> None:
         """Written beside and renamed, so that export/ is never half a model."""
         model, vocabulary, tokenizer = self.unified
         partial = self.run.export.with_name("export.partial")
@@ -276,6 +278,8 @@ class Trainer:
         if self.config.has_adapters:
             weights = take_off_adapters(weights, self.config.lora, partial / ADAPTER)
         model.save_pretrained(partial, vocabulary, tokenizer, weights)
+        history = read_history(self.run.folder, step)
+        write_card(self.unified, partial, CardFacts(self.run.folder.name, history))
         shutil.rmtree(self.run.export, ignore_errors=True)
         partial.rename(self.run.export)
 

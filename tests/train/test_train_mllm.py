@@ -26,12 +26,14 @@ from mllm.generate import generate_images
 from mllm.loss import LossSums
 from mllm.model import UnifiedModel
 from mllm.pretrained import load_unified
+from mllm.weights import WeightFiles
 from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
 from tokenizer import Codebooks, DualCodes
 from train import train_mllm
 from train.checkpoint import latest_checkpoint
 from train.config import load_config
 from train.distributed import World
+from train.export import export
 from train.info import describe
 from train.meter import LossMeter
 from train.parameters import PartsOptimizerConfig, group_parameters
@@ -124,6 +126,17 @@ def test_a_run_that_was_killed_ends_with_the_same_weights_bit_for_bit(killed):
     quiet, resumed = (load_file(killed[name] / "export" / "model.safetensors") for name in ("quiet", "killed"))
     assert quiet.keys() == resumed.keys()
     assert [name for name in quiet if not torch.equal(quiet[name], resumed[name])] == []
+
+
+def test_a_checkpoint_of_two_processes_is_exported_as_the_run_itself_is(killed, tmp_path):
+    """Weights in pieces of two ranks, and the average of them, which this run exports."""
+    run = killed["quiet"]
+    out = export(str(latest_checkpoint(run / "checkpoints")), str(tmp_path / "out"), max_shard_size="20KB")
+    expected, found = WeightFiles(run / "export"), WeightFiles(out)
+    assert set(expected) == set(found) and len(list(out.glob("model-*.safetensors"))) > 1
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    assert f"{STEPS} steps" in (out / "README.md").read_text()
+    assert load_unified(out).model.config == load_unified(run / "export").model.config
 
 
 def test_its_log_result_and_pictures_are_the_same_too(killed):
@@ -235,6 +248,15 @@ def test_a_stage_continues_from_the_export_of_another(alone):
     assert after.model.config.loss_weights == LossWeights(text=2.0)
     assert after.tokenizer.tokenizer_id == before.tokenizer.tokenizer_id
     assert len(after.vocabulary) == len(before.vocabulary)
+
+
+def test_what_a_stage_does_not_train_is_exported_from_where_it_began(alone, tmp_path):
+    run = alone / "next"
+    out = export(str(latest_checkpoint(run / "checkpoints")), str(tmp_path / "out"))
+    assert (out / "model.safetensors").read_bytes() == (run / "export/model.safetensors").read_bytes()
+    assert load_unified(out).model.config == load_unified(run / "export").model.config
+    card = (out / "README.md").read_text()
+    assert card.index("**run**: 8 steps") < card.index("**next**: 6 steps") and "heads trained" in card
 
 
 def test_more_steps_extend_a_finished_run(alone):
