@@ -547,6 +547,7 @@ def test_the_norms_of_the_parts_are_those_of_one_large_batch_and_add_up_in_squar
     assert math.sqrt(sum(norm**2 for norm in norms.values())) == pytest.approx(seen[name]["norm"], rel=1e-5)
 
 
+@pytest.mark.parametrize("name", [*ENGINES, "checkpointed"])
 def test_so_they_have_of_adapters(name, seen, folder):
     expected = large_batch(folder, **ADAPTED)
     assert {"lora_A", "lora_B"} <= {part for name in expected["gradients"] for part in name.split(".")}
