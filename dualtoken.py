@@ -1,9 +1,10 @@
 """The face of the project: the command `dualtoken` and the public names.
 
-    from dualtoken import DualTokenizer, UnifiedModel, load_unified
+    from dualtoken import DualTokenizer, DualTokenModel, DualTokenProcessor, UnifiedModel, load_unified
 
-Nothing heavy is imported until a command or a name needs it, so that `dualtoken --help` answers at once. A user's
-mistake (ValueError, OSError) becomes one sentence and exit code 2; DUALTOKEN_DEBUG=1 shows its traceback instead.
+Nothing heavy is imported until a command or a name needs it, so that `dualtoken --help` answers at once. After this
+import transformers' Auto classes read exported models (mllm/auto.py). A user's mistake (ValueError, OSError) becomes
+one sentence and exit code 2; DUALTOKEN_DEBUG=1 shows its traceback instead.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
+from mllm.auto import register_with_transformers
 from train import commands, commands_use
 from train.commands import Command, launched_stage, stage
 from train.launch import sentence
 
 PUBLIC_NAMES = {
     "DualCodes": "tokenizer",
+    "DualTokenModel": "mllm.hugging_face",
+    "DualTokenProcessor": "mllm.processor",
     "DualTokenizer": "tokenizer",
     "UnifiedModel": "mllm.model",
     "load_unified": "mllm.pretrained",
 }
+
+register_with_transformers()
 
 COMMANDS = {
     "train-tower": stage(
@@ -122,6 +128,22 @@ COMMANDS = {
         writes="its words on the terminal; pictures drawn in a dialogue to OUT/*.png",
         example='dualtoken chat\n         one question: dualtoken chat --image apple.png "What is this?"',
     ),
+    "demo": Command(
+        "Chat, draw and look at codes in the browser.",
+        commands_use.add_demo,
+        commands_use.run_demo,
+        reads="a unified model",
+        writes="nothing; a page at http://127.0.0.1:7860, for this machine alone",
+        example="dualtoken demo",
+    ),
+    "serve": Command(
+        "Answer and draw over HTTP, in the shapes of OpenAI's API.",
+        commands_use.add_serve,
+        commands_use.run_serve,
+        reads="a unified model",
+        writes="nothing; answers at http://127.0.0.1:8000/v1, for this machine alone",
+        example="dualtoken serve",
+    ),
     "eval-generation": stage(
         "train.evaluate_generation",
         "EvaluateGenerationConfig",
@@ -129,6 +151,15 @@ COMMANDS = {
         reads="a unified model, a SigLIP folder, shards whose captions are the prompts",
         writes="OUT/result.json and a sheet of pictures for each guidance",
         example="dualtoken eval-generation configs/tiny/generation.yaml",
+    ),
+    "draw-benchmark": launched_stage(
+        "train.draw_benchmark",
+        "DrawBenchmarkConfig",
+        "Draw the pictures of text-to-image benchmarks: GenEval, DPG-bench, MJHQ-30K, prompts of your own.",
+        reads="a unified model, the benchmarks' own prompt files",
+        writes="OUT: a folder for each as its evaluator reads it, result.json with the next command; continues there",
+        example="dualtoken draw-benchmark configs/full/draw_benchmark.yaml --nproc 8\n"
+        "         a smoke run: dualtoken draw-benchmark configs/full/draw_benchmark.yaml limit=8 out=runs/smoke",
     ),
     "evaluate": Command(
         "Run benchmarks: questions, answers, official submission files, scores.",
@@ -146,6 +177,15 @@ COMMANDS = {
         reads="the benchmark's own files and a submission",
         writes="a table on the terminal; every figure to --json OUT",
         example="dualtoken score vqav2 --questions Q.json --annotations A.json --results R.json --json scores.json",
+    ),
+    "export": Command(
+        "Turn a run or a checkpoint into a folder to ship: other precision, shards, a model card.",
+        commands.add_export,
+        commands.run_export,
+        reads="an exported model, a run folder of `train`, or one of its checkpoints",
+        writes="OUT, which every command and transformers' Auto classes read; its README.md says what it is",
+        example="dualtoken export runs/demo/instruct --out runs/emoji-model --dtype int8 --license MIT\n"
+        "         a checkpoint: dualtoken export runs/demo/pretrain/checkpoints/step-000250 --out runs/early",
     ),
     "report": Command(
         "Write the page that shows a run: curves, pictures, answers, scores, times.",

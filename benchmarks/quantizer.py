@@ -6,12 +6,12 @@ Times are of `--images` images, for a one-hot matrix of 32 does not fit most mac
 """
 
 import argparse
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
+from benchmarks.memory import peak_memory
 from benchmarks.timing import machine, medians
 from tokenizer.config import QuantizerConfig
 from tokenizer.quantizer import ResidualQuantizer
@@ -28,7 +28,10 @@ def main() -> None:
     torch.manual_seed(0)
     print(machine())
     ours = warm_quantizer(device)
-    print(f"peak extra memory, 32 images: {peak_memory(ours, features(32, device)) / 1e6:.0f} MB (target: under 300)")
+    many = features(32, device)
+    ours(many[:1])  # libraries that load lazily are no part of it
+    peak = peak_memory(lambda: ours(many), many.is_cuda)
+    print(f"peak extra memory, 32 images: {peak / 1e6:.0f} MB (target: under 300)")
     z = features(args.images, device)
     peer = same_peer(ours)
     book, vectors = ours.codebook(0).embedding.clone(), z.flatten(0, 1)
@@ -101,25 +104,6 @@ class OneHot:
         self.sums = 0.99 * self.sums + 0.01 * one_hot.T @ torch.cat(residuals)
         total = self.size.sum()
         self.embedding = self.sums / ((self.size + 1e-5) / (total + CODEBOOK_SIZE * 1e-5) * total)[:, None]
-
-
-def peak_memory(quantizer: ResidualQuantizer, z: Tensor) -> int:
-    """Bytes above what was there before: CUDA's own count, or the kernel's high-water mark of resident memory."""
-    quantizer(z[:1])  # libraries that load lazily are no part of it
-    if z.is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        quantizer(z)
-        return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # the mark starts anew
-    before = _status("VmRSS")
-    quantizer(z)
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,19 @@
 """Interleaved timing: A B A B …, so that whatever else the machine does falls on all alike; medians."""
 
+import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+
+
+def work_clock() -> float:
+    """Seconds of this process: on a GPU those of the wall, on CPUs those that it computed."""
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
 def medians(
@@ -31,6 +38,13 @@ def medians(
 def machine() -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU thread(s)"
     return f"{device}, {platform.machine()}, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def write_json(path: str | None, figures: dict[str, Any]) -> None:
+    """What was measured, and on what."""
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n")
 
 
 def _wait() -> None:

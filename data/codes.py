@@ -21,6 +21,7 @@ import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
 
 from data.code_counts import COUNTS, CodeCounts
+from data.key_index import KeyIndex
 
 CONVERSATIONS = "conversations.jsonl"  # of the rows that have some, as LLaVA-1.5 records whose image is the row's key
 PROVENANCE = "provenance.json"
@@ -124,19 +125,25 @@ class CodeStore:
         return CodeSample(self.key(index), *self.codes(index), self.captions(index), self.metadata(index))
 
     @cached_property
-    def _index_of_key(self) -> dict[str, int]:
-        keys = [key for batch in self._batches for key in batch.column("key").to_pylist()]
-        indices = {key: index for index, key in enumerate(keys)}
-        if len(indices) < len(keys):
-            twice = next(key for index, key in enumerate(keys) if indices[key] != index)
-            raise ValueError(f"the key {twice!r} occurs more than once in the code store {str(self.path)!r}")
-        return indices
+    def _key_index(self) -> KeyIndex:
+        index = KeyIndex(batch.column("key") for batch in self._batches)
+        for rows in index.suspects():
+            keys = [self.key(row) for row in rows]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise ValueError(f"the key {twice[0]!r} occurs more than once in the code store {str(self.path)!r}")
+        return index
+
+    def _rows_of(self, key: str) -> list[int]:
+        return [row for row in self._key_index.candidates(key) if self.key(row) == key]
 
     def __contains__(self, key: str) -> bool:
-        return key in self._index_of_key
+        return bool(self._rows_of(key))
 
     def index_of(self, key: str) -> int:
-        return self._index_of_key[key]
+        """Raises KeyError for a key that no row has."""
+        for row in self._rows_of(key):
+            return row
+        raise KeyError(key)
 
 
 class CodeWriter:

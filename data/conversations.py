@@ -11,6 +11,7 @@ from typing import Any
 
 from data.documents import ImageRef, Turn
 from data.image_library import ImageLibrary
+from data.vocabulary import picture_first
 
 IMAGE_MARK = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -35,15 +36,8 @@ def conversation_turns(record: dict[str, Any], library: ImageLibrary, where: str
 
 
 def _segments(value: str, role: str, images: Iterator[ImageRef]) -> list[str | ImageRef]:
-    """Text with each mark replaced by the next image.
-
-    The single image of a user's message goes before its text, as LLaVA-1.5 does, wherever the mark stands: that is the
-    layout of `Vocabulary.answering_prompt`.
-    """
-    if role == "user" and value.count(IMAGE_MARK) == 1:
-        text = value.replace(IMAGE_MARK, "").strip()
-        return [next(images), f"\n{text}"] if text else [next(images)]
+    """Text with each mark replaced by the next image."""
     segments: list[str | ImageRef] = []
     for place, text in enumerate(value.strip().split(IMAGE_MARK)):
         segments += [text] if place == 0 else [next(images), text]
-    return [segment for segment in segments if segment != ""]
+    return [segment for segment in (picture_first(segments) if role == "user" else segments) if segment != ""]

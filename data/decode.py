@@ -11,6 +11,9 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
+"""Of files that are taken for pictures, in lower case: the only list of them."""
+
 MAX_PIXELS = 64 * 1024 * 1024
 """Larger pictures are refused before they are decoded: a few kilobytes of PNG can unpack to gigabytes."""
 

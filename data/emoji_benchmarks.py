@@ -20,7 +20,7 @@ import io
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +125,14 @@ class SplitQuestions:
 
 
 def training_conversations(sample: RawSample, maker: QuestionMaker, seed: int) -> list[dict[str, Any]]:
-    """Two records that judge statements about the picture, its subject and one thing more, and one that describes it."""
+    """Two records that judge statements about the subject and one thing more, and one that describes the picture."""
     rng = random.Random(f"{seed} llava {sample.key}")
     kinds = maker.kinds(sample.metadata)[1:]
-    judging = [_statements(["subject", kind], sample, maker, rng) for kind in rng.sample(kinds, 2)]
+    records: list[Sequence[Question | Choice]] = []
+    records += [_statements(["subject", kind], sample, maker, rng) for kind in rng.sample(kinds, 2)]
     describing = [_describe(kind, sample, maker, rng) for kind in rng.sample(kinds, len(kinds))]
     describing.append(_describe("subject", sample, maker, rng))  # last, for the name answers all the others
-    return [conversation(sample.key, number, turns) for number, turns in enumerate([*judging, describing])]
+    return [conversation(sample.key, number, turns) for number, turns in enumerate([*records, describing])]
 
 
 def _statements(kinds: list[str], sample: RawSample, maker: QuestionMaker, rng: random.Random) -> list[Question]:

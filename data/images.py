@@ -1,7 +1,7 @@
 """RGB pictures into float tensors and back: the only place that scales images (DESIGN.md §3).
 
 `ImageTransform` makes the float32[3, h, w] in [−1, 1] that the tokenizer takes, `to_pil` the way back. What decodes the
-files, `load_image`, is in data/decode.py.
+files, `load_image`, is in data/decode.py; `from_array` takes what other libraries hold pictures in.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.decode import MAX_PIXELS, load_image
 
-__all__ = ["CROPS", "MAX_PIXELS", "ImageTransform", "load_image", "to_pil"]
+__all__ = ["CROPS", "MAX_PIXELS", "ImageTransform", "from_array", "load_image", "to_pil"]
 
 CROPS = ("center", "squash", "pad")
 
@@ -74,3 +74,30 @@ def to_pil(pixel_values: Tensor) -> Image.Image:
         raise ValueError("a picture holds NaN: the weights that made it are damaged, or its training diverged")
     scaled = (pixel_values.detach().float().clamp(-1, 1) + 1) * 127.5
     return Image.fromarray(scaled.round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def from_array(values: np.ndarray | Tensor) -> Image.Image:
+    """A picture from uint8, or from floats in [0, 1]: NumPy's [h, w] or [h, w, C], PyTorch's [h, w] or [C, h, w].
+
+    C is 1 (grey), 3 (RGB) or 4 (with alpha). ValueError says what else it is.
+    """
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    if array.ndim == 3 and isinstance(values, Tensor):
+        array = array.transpose(1, 2, 0)
+    shape = tuple(values.shape)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ValueError(
+            f"an array of shape {shape} is no picture: give [h, w] or [h, w, 1 | 3 | 4], as a tensor [1 | 3 | 4, h, w]"
+        )
+    if np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):  # NaN is neither
+            raise ValueError(
+                f"an array of {array.dtype} holds values from {array.min():.3g} to {array.max():.3g}: as a picture, "
+                "floating-point values must lie in [0, 1]"
+            )
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ValueError(f"an array of {array.dtype} is no picture: give uint8, or floating-point values in [0, 1]")
+    return Image.fromarray(np.ascontiguousarray(array))

@@ -94,6 +94,11 @@ class Loader:
         self.rank, self.world_size, self.accumulation = rank, world_size, accumulation
         self.sources = open_sources(config.sources, vocabulary, tokenizer_id, encoder, config.max_bad_share)
         self.shape = image_shape(self.sources)
+        if self.shape[0] + 2 > config.context_length and self.shape[0]:
+            raise ValueError(
+                f"data.context_length={config.context_length} is shorter than an image, which takes {self.shape[0]} "
+                "positions and two delimiters: raise it, or remove the sources with images"
+            )
         self._state = self._snapshot(*self._stream(None))
 
     def _stream(self, state: dict[str, Any] | None) -> tuple[Mixture, RowStream]:

@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from data.images import load_image
-
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+from data.decode import IMAGE_ENDINGS, load_image
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data.raw_sample import IMAGE_ENDINGS, RawPart
+from data.decode import IMAGE_ENDINGS
+from data.raw_sample import RawPart
 from data.read_tar import Damaged
 from data.shard_names import split_part
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from data.raw_sample import IMAGE_ENDINGS, File, RawPart
+from data.decode import IMAGE_ENDINGS
+from data.raw_sample import File, RawPart
 from data.read_tar import Damaged
 from data.shard_names import DATASETS, split_part
 

@@ -1,14 +1,14 @@
 """The text vocabulary and the ChatML layout around text and images (Sec. 3.3).
 
 The one place that knows how a conversation is spelt in tokens, used by the training documents and by generation alike.
-An image is `<|vision_start|>`, N × `<|image_pad|>`, `<|vision_end|>`: delimiters that Qwen2.5 already has, so that no
-embedding is resized. A turn is `<|im_start|>{role}\\n{content}<|im_end|>\\n`. There is no default system prompt.
+An image is `<|vision_start|>`, N × `<|image_pad|>`, `<|vision_end|>`: delimiters that Qwen2.5 already has, so that its
+embedding is not resized. A turn is `<|im_start|>{role}\\n{content}<|im_end|>\\n`. There is no default system prompt.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
@@ -27,10 +27,24 @@ REQUIRED_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_star
 
 CAPTION_REQUEST = "Describe the picture."
 
+T = TypeVar("T")
+
 
 def drawing_request(caption: str | None) -> str:
     """What the user says to have a picture drawn; without a caption it is the unconditional request."""
     return "Draw:" if caption is None else f"Draw: {caption.strip()}"
+
+
+def picture_first(segments: Sequence[str | T]) -> list[str | T]:
+    """A user's message with one picture: the picture before the text, wherever it stood, as LLaVA-1.5 has it.
+
+    That is the layout of `Vocabulary.answering_prompt`. Other messages stay as they are.
+    """
+    pictures = [segment for segment in segments if not isinstance(segment, str)]
+    if len(pictures) != 1:
+        return list(segments)
+    text = "".join(segment for segment in segments if isinstance(segment, str)).strip()
+    return [*pictures, f"\n{text}"] if text else [*pictures]
 
 
 class ImageSlot(NamedTuple):
@@ -43,13 +57,12 @@ Segment = str | ImageSlot
 
 
 class Vocabulary:
-    """A byte-level BPE tokenizer with Qwen2.5's control tokens."""
+    """A BPE tokenizer with Qwen2.5's control tokens. `new_ids` are those that it lacked when it was loaded."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, new_ids: Sequence[int] = ()):
+        self.tokenizer, self.new_ids = tokenizer, list(new_ids)
         backend = tokenizer.backend_tokenizer
-        missing = [token for token in REQUIRED_TOKENS if backend.token_to_id(token) is None]
-        if missing:
+        if missing := _missing_tokens(tokenizer):
             name = tokenizer.name_or_path or type(tokenizer).__name__
             raise ValueError(
                 f"the text tokenizer {name!r} lacks {', '.join(missing)}: "
@@ -67,7 +80,7 @@ class Vocabulary:
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "Vocabulary":
-        """Load from a local folder or a hub id."""
+        """Load from a local folder or a hub id. Control tokens that it lacks are added behind its last."""
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(path), use_fast=True)
         except (OSError, ValueError, ImportError, KeyError) as error:
@@ -77,7 +90,10 @@ class Vocabulary:
             ) from error
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"the text tokenizer {str(path)!r} has no tokenizer.json: use one that has")
-        return cls(tokenizer)
+        missing = _missing_tokens(tokenizer)
+        added = [AddedToken(token, special=True, normalized=False) for token in missing]
+        tokenizer.add_tokens(added, special_tokens=True)
+        return cls(tokenizer, tokenizer.convert_tokens_to_ids(missing))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Vocabulary":
@@ -155,3 +171,7 @@ class Vocabulary:
             else:
                 ids += self.user_turn(segments, role)
         return ids + self.assistant_start()
+
+
+def _missing_tokens(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    return [token for token in REQUIRED_TOKENS if tokenizer.backend_tokenizer.token_to_id(token) is None]

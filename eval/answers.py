@@ -7,20 +7,19 @@
 other settings or of other files lie under another fingerprint and are never used.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from eval.files import write_json
+from eval.manifest import fingerprint
 
 
 class Answers:
     def __init__(self, folder: Path, made_from: Mapping[str, Any], rank: int = 0):
-        text = json.dumps(dict(made_from), sort_keys=True)
-        self.parent, self.made_from, self.rank = folder, json.loads(text), rank
-        self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.parent, self.made_from, self.rank = folder, json.loads(json.dumps(dict(made_from))), rank
+        self.folder = folder / fingerprint(made_from)
         self._file: IO[bytes] | None = None
 
     def read(self) -> dict[int, str]:

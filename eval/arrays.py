@@ -1,6 +1,8 @@
 """Reading features from .npz files: what is wrong with one is said in a single sentence that names file and array."""
 
 import zipfile
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,31 +13,33 @@ def read_arrays(path: str | Path, **dimensions: int) -> dict[str, np.ndarray]:
 
     Raises FileNotFoundError or ValueError.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give an .npz file of features")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in dimensions if name not in file.files]
-            if missing:
-                raise ValueError(f"it has no array {missing[0]!r}, but {', '.join(file.files) or 'none'}")
-            arrays = {name: file[name] for name in dimensions}
-        for name, array in arrays.items():
-            _check(name, array, dimensions[name])
-    except (OSError, EOFError, zipfile.BadZipFile, zipfile.error, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is not a whole .npz file ({' '.join(str(error).split())}): make it again") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not of the expected format: {error}") from None
+    arrays = _load(path, dimensions)
+    for name, array in arrays.items():
+        _check(name, array, dimensions[name], path)
     return arrays
 
 
 def read_text_array(path: str | Path, name: str) -> np.ndarray | None:
     """An array of strings of any shape, or None where the file has none of this name."""
-    with np.load(path, allow_pickle=False) as file:
-        array = file[name] if name in file.files else None
+    array = _load(path, [name], optional=True).get(name)
     if array is not None and array.dtype.kind not in "US":
         raise ValueError(f"{path}: {name!r} must hold text, not {array.dtype}")
     return None if array is None else array.astype(str)
+
+
+def _load(path: str | Path, names: Iterable[str], optional: bool = False) -> dict[str, np.ndarray]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist: give an .npz file of features")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [] if optional else [name for name in names if name not in file.files]
+            if missing:
+                raise ValueError(f"it has no array {missing[0]!r}, but {', '.join(file.files) or 'none'}")
+            return {name: file[name] for name in names if name in file.files}
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is not a whole .npz file ({' '.join(str(error).split())}): make it again") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not of the expected format: {error}") from None
 
 
 def require_indices(array: np.ndarray, size: int, name: str, path: object) -> None:
@@ -66,12 +70,12 @@ def require_directions(path: object, **arrays: np.ndarray) -> None:
             raise ValueError(f"{path}: {name!r} holds a feature that is zero throughout: a picture or text was lost")
 
 
-def _check(name: str, array: np.ndarray, dimensions: int) -> None:
+def _check(name: str, array: np.ndarray, dimensions: int, path: object) -> None:
     if array.ndim != dimensions or not array.size:
         raise ValueError(
-            f"{name!r} has the shape {array.shape}, where {dimensions} dimensions are expected, none empty"
+            f"{path}: {name!r} has the shape {array.shape}, where {dimensions} dimensions are expected, none empty"
         )
     if array.dtype.kind not in "fiu":
-        raise ValueError(f"{name!r} holds {array.dtype}, not numbers")
+        raise ValueError(f"{path}: {name!r} holds {array.dtype}, not numbers")
     if not np.isfinite(array).all():
-        raise ValueError(f"{name!r} holds NaN or infinity: the model that made it is broken")
+        raise ValueError(f"{path}: {name!r} holds NaN or infinity: the model that made it is broken")

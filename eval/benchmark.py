@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from data.decode import IMAGE_ENDINGS
+
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 OPTION_LETTER = "\nAnswer with the option's letter from the given choices directly."
-
-_IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Benchmark(ABC):
         places = (*folders, *self.images)
         stem = Path(name).stem
         for folder in places:
-            for candidate in (name, *(stem + suffix for suffix in _IMAGE_SUFFIXES)):
+            for candidate in (name, *(f"{stem}.{ending}" for ending in IMAGE_ENDINGS)):
                 if (folder / candidate).is_file():
                     return folder / candidate
         raise FileNotFoundError(

@@ -10,8 +10,12 @@ images than dimensions. With Σᵢ = Fᵢᵀ Fᵢ the trace is the sum of the si
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
+
+_ROWS = 4096  # at a time: as float64 all would be several copies of gigabytes
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,11 @@ class Moments:
     @classmethod
     def of(cls, features: np.ndarray) -> Moments:
         """float[n, d], n ≥ 1. Raises ValueError where a feature is not finite."""
+        blocks = (features[start : start + _ROWS] for start in range(0, len(features), _ROWS))
+        return reduce(add, map(cls._of_block, blocks))
+
+    @classmethod
+    def _of_block(cls, features: np.ndarray) -> Moments:
         if not np.isfinite(features).all():
             raise ValueError("features for a Fréchet distance hold NaN or infinity: the network is broken")
         features = features.astype(np.float64)

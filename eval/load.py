@@ -7,8 +7,6 @@ import torch
 from mllm.pretrained import Unified, load_unified
 
 
-def load(folder: str | Path) -> Unified:
-    """The model, vocabulary and tokenizer of an exported folder; raises FileNotFoundError or ValueError."""
-    unified = load_unified(folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Unified(unified.model.to(device), unified.vocabulary, unified.tokenizer.to(device))
+def load(name: str | Path) -> Unified:
+    """Model, vocabulary and tokenizer of an exported folder or hub id; raises FileNotFoundError or ValueError."""
+    return load_unified(name, device="cuda" if torch.cuda.is_available() else "cpu")

@@ -4,10 +4,12 @@ A hash of several files covers their names and their contents, so that a folder 
 """
 
 import hashlib
+import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("dualtoken", "torch", "torchvision", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 _BLOCK = 1 << 20
@@ -36,7 +38,14 @@ def hash_files(paths: Iterable[Path], root: Path) -> str:
     return digest.hexdigest()
 
 
-def hash_model(folder: str | Path) -> str:
-    """Of everything in the folder of a unified model: weights, configuration, vocabulary, tokenizer."""
-    folder = Path(folder)
+def fingerprint(made_from: Mapping[str, Any]) -> str:
+    """A short name for what decides answers or pictures."""
+    return hashlib.sha256(json.dumps(dict(made_from), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hash_model(name: str | Path) -> str:
+    """Of everything in the folder or repository of a unified model: weights, configuration, vocabulary, tokenizer."""
+    from tokenizer.hub import local_folder  # here, for it brings torch
+
+    folder = local_folder(name)
     return hash_files([path for path in folder.rglob("*") if path.is_file()], folder)

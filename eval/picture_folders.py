@@ -1,9 +1,12 @@
-"""Folders of pictures that are compared: which files they hold, and which belong together. No torch."""
+"""Folders of pictures: which files they hold, which belong together, and how one is added. No torch."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
+from PIL import Image
+
+from data.decode import IMAGE_ENDINGS
 
 
 def pictures_in(folder: str | Path) -> list[Path]:
@@ -11,9 +14,9 @@ def pictures_in(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give one that holds pictures")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.suffix[1:].lower() in IMAGE_ENDINGS and path.is_file())
     if not paths:
-        raise ValueError(f"{folder} holds no pictures ({', '.join(PICTURES)})")
+        raise ValueError(f"{folder} holds no pictures ({', '.join(IMAGE_ENDINGS)})")
     return paths
 
 
@@ -30,6 +33,17 @@ def pairs(reference: str | Path, images: str | Path) -> list[tuple[str, Path, Pa
                 "both must hold the same names"
             )
     return [(name, sides[0][name], sides[1][name]) for name in sorted(sides[0])]
+
+
+def save_whole(image: Image.Image, path: Path) -> None:
+    """As PNG. Written beside, fsynced and renamed: what a kill has cut never looks like a picture, to whomever."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")  # GenEval's evaluator takes 0000.png.anything for one
+    with beside.open("wb") as file:
+        image.save(file, "PNG")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
 
 
 def _by_name(folder: str | Path) -> dict[str, Path]:

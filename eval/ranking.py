@@ -6,7 +6,7 @@ comes first, as with argmax. A recall@K, or a top-K accuracy, is the share of ra
 
 import numpy as np
 
-_CHUNK = 1 << 24  # products at a time: all captions against all images would be a matrix of gigabytes
+_CHUNK = 1 << 22  # products at a time: all captions against all images would be a matrix of gigabytes
 _NOWHERE = np.iinfo(np.int64).max
 
 
@@ -35,9 +35,11 @@ def hit_rate(rank: np.ndarray, k: int) -> float:
 def _ranks_of_chunk(products: np.ndarray, own: np.ndarray) -> np.ndarray:
     """float[n, M], int64[n, m] → int64[n]."""
     of_own = np.where(own >= 0, np.take_along_axis(products, own, axis=1), -np.inf)
-    best = of_own.max(axis=1, keepdims=True)
-    rank = (products > best).sum(axis=1)
-    for i in np.flatnonzero((products >= best).sum(axis=1) > rank + 1):  # another key is as near: look at the order
+    best = of_own.max(axis=1)
+    # Row by row: NumPy counts a row's bits in one sweep, but the sums of a matrix of them one number at a time.
+    rank = np.array([np.count_nonzero(row > value) for row, value in zip(products, best, strict=True)])
+    equal = np.array([np.count_nonzero(row == value) for row, value in zip(products, best, strict=True)])
+    for i in np.flatnonzero(equal > 1):  # another key is as near: look at the order
         first = own[i][of_own[i] == best[i]].min()
-        rank[i] += (products[i, :first] == best[i]).sum()
+        rank[i] += np.count_nonzero(products[i, :first] == best[i])
     return np.where((own >= 0).any(axis=1), rank, _NOWHERE)

@@ -24,7 +24,7 @@ class DepthDecoder:
         self.weights = {
             name: torch.stack([head.get_parameter(name).detach() for head in heads])
             for name, _ in first.named_parameters()
-            if not name.startswith("classifiers.")
+            if not name.startswith(("classifiers.", "code_table."))
         }
         self.length = 0
 
@@ -39,9 +39,10 @@ class DepthDecoder:
         return self._advance(self._linear("hidden_projection", hidden_states.expand(num_heads, -1, -1)))
 
     def step(self, code_sums: Tensor) -> Tensor:
-        """The next depth's states float[G, M, W], from the summed vectors of all codes so far float[G, M, C]."""
-        code_sums = code_sums.to(self.weights["code_projection.weight"].dtype)
-        return self._advance(self._linear("code_projection", code_sums))
+        """The next depth's states float[G, M, W], from the summed vectors of all codes so far float[G, M, C or W]."""
+        code_sums = code_sums.to(self.weights["hidden_projection.weight"].dtype)
+        is_projected = self.config.code_embedding == "codebook"
+        return self._advance(self._linear("code_projection", code_sums) if is_projected else code_sums)
 
     def logits(self, states: Tensor, head: int) -> Tensor:
         """One head's logits at the depth that was entered last: float[G, M, W] -> float[M, K]."""
@@ -66,7 +67,8 @@ class DepthDecoder:
         return self._linear(f"{block}out", attended.reshape(x.shape))
 
     def _linear(self, name: str, x: Tensor) -> Tensor:
-        return torch.bmm(x, self.weights[f"{name}.weight"].mT)
+        weight = self.weights[f"{name}.weight"]  # float[G, out, in], or [G, D, out, in] where each depth has its own
+        return torch.bmm(x, (weight if weight.dim() == 3 else weight[:, self.length]).mT)
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         return F.rms_norm(x, x.shape[-1:], eps=1e-6) * self.weights[f"{name}.weight"].unsqueeze(1)

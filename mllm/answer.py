@@ -1,13 +1,17 @@
-"""Answers about images (arXiv 2503.14324, section 3.3): batched greedy decoding of text."""
+"""Answers about images (arXiv 2503.14324, section 3.3): batched decoding of text, token by token."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from data.vocabulary import Vocabulary
-from mllm.decoding import CachedDecoder, inference, left_pad
+from heads.sampling import DrawSettings, draw, uniforms
+from mllm.decoding import CachedDecoder, inference
 from mllm.model import UnifiedModel
+from mllm.prompts import Prompt, embed_prompts
 from tokenizer import DualCodes
+
+GREEDY = DrawSettings(temperature=0.0, top_k=0, top_p=1.0)
 
 
 def answer(
@@ -17,7 +21,7 @@ def answer(
     codes: Sequence[DualCodes | None],
     max_new_tokens: int = 128,
 ) -> list[str]:
-    """One answer per question; codes: int64[N, D] per branch of the image it is about, or None.
+    """One greedy answer per question; codes: int64[N, D] per branch of the image it is about, or None.
 
     An answer ends with its turn, after `max_new_tokens`, or where the LLM's context does.
     """
@@ -27,46 +31,49 @@ def answer(
         return []
     num_patches = model.visual.num_patches
     prompts = [
-        vocabulary.answering_prompt(question, None if image is None else num_patches)
+        Prompt(vocabulary.answering_prompt(question, None), ())
+        if image is None
+        else Prompt(vocabulary.answering_prompt(question, num_patches), (image,))
         for question, image in zip(questions, codes, strict=True)
     ]
+    rows: list[list[int]] = [[] for _ in prompts]
     with inference(model):
-        return [vocabulary.decode(ids) for ids in _greedy(model, vocabulary, prompts, codes, max_new_tokens)]
+        for column in replies(model, vocabulary, prompts, max_new_tokens):
+            for row, token in zip(rows, column, strict=True):
+                row += [] if token is None else [token]
+    return [vocabulary.decode(ids) for ids in rows]
 
 
-def _greedy(
+def replies(
     model: UnifiedModel,
     vocabulary: Vocabulary,
-    prompts: list[list[int]],
-    codes: Sequence[DualCodes | None],
-    max_new_tokens: int,
-) -> list[list[int]]:
-    """The new ids of each row, up to its end of turn."""
+    prompts: Sequence[Prompt],
+    max_new_tokens: int | Sequence[int],
+    settings: DrawSettings = GREEDY,
+    seeds: Sequence[int] | None = None,
+    silent: Sequence[int] = (),
+) -> Iterator[list[int | None]]:
+    """The next token of each row, None once its turn has ended, until all have; for use inside `inference`.
+
+    A row ends by itself, after its `max_new_tokens`, or with the context. What it says depends on its own prompt, limit
+    and seed alone; `seeds` may be left out where `settings` draw nothing. Tokens in `silent` are never said.
+    """
+    context = model.llm.config.max_position_embeddings
+    wanted = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+    limits = [min(most, max(context - len(row.ids), 1)) for most, row in zip(wanted, prompts, strict=True)]
+    embeddings, mask = embed_prompts(model, vocabulary, prompts)
+    decoder = CachedDecoder(model, mask, limits)
+    random = uniforms(range(len(prompts)) if seeds is None else seeds, context).to(model.device)
+    num_steps = torch.tensor(limits, device=model.device)
     ends = torch.tensor([vocabulary.im_end, vocabulary.endoftext], device=model.device)
-    ids, mask = left_pad(prompts, vocabulary.endoftext, model.device)
-    room = model.llm.config.max_position_embeddings - ids.shape[1]
-    max_new_tokens = min(max_new_tokens, max(room, 1))
-    decoder = CachedDecoder(model, mask, max_new_tokens)
-    embeddings = model.embed(ids, ids == vocabulary.image_pad, _stack(codes, model))
     running = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
-    columns = []
-    for _ in range(max_new_tokens):
-        logits = model.llm.get_output_embeddings()(decoder.advance(embeddings))
+    for step in range(max(limits)):
         # Rows of the embedding beyond the vocabulary are padding of its size and spell nothing.
-        column = logits[:, : len(vocabulary)].argmax(dim=-1)
-        running &= ~torch.isin(column, ends)
-        column = torch.where(running, column, vocabulary.im_end)
+        logits = model.llm.get_output_embeddings()(decoder.advance(embeddings))[:, : len(vocabulary)]
+        logits[:, list(silent)] = float("-inf")
+        column = draw(logits, random[:, step], settings)
+        running &= ~torch.isin(column, ends) & (step < num_steps)
         if not running.any():
-            break
-        columns.append(column)
+            return
+        yield [token if alive else None for token, alive in zip(column.tolist(), running.tolist(), strict=True)]
         embeddings = model.llm.get_input_embeddings()(column.unsqueeze(1))
-    rows = torch.stack(columns, dim=1).tolist() if columns else [[] for _ in prompts]
-    return [[token for token in row if token != vocabulary.im_end] for row in rows]
-
-
-def _stack(codes: Sequence[DualCodes | None], model: UnifiedModel) -> DualCodes:
-    """The images that are there: int64[B, N, D] per branch."""
-    images = [image for image in codes if image is not None]
-    if not images:
-        return DualCodes(*torch.zeros(2, 0, *model.visual.shape, dtype=torch.int64, device=model.device))
-    return DualCodes(*(torch.stack(branch).to(model.device) for branch in zip(*images, strict=True)))

@@ -7,14 +7,18 @@ from torch import Tensor, nn
 from tokenizer import Codebooks, DualCodes
 
 
+def root_mean_square(codebook: Tensor) -> Tensor:
+    """The scale float32[] of a codebook's entries."""
+    return codebook.detach().float().square().mean().sqrt().clamp(min=1e-12)
+
+
 def unit_scale(codebook: Tensor) -> Tensor:
     """Codebook divided by the root mean square of its entries: float32[G, K, C].
 
     Deviation: the paper uses the vectors as they are. The factor is one constant per codebook, which the projection
     behind it can absorb; it only frees the initial learning speed from the scale that a tokenizer happens to have.
     """
-    codebook = codebook.detach().float()
-    return codebook / codebook.square().mean().sqrt().clamp(min=1e-12)
+    return codebook.detach().float() / root_mean_square(codebook)
 
 
 class FrozenCodebooks(nn.Module):

@@ -6,6 +6,7 @@ from heads.config import DepthHeadConfig
 from tokenizer import DualTokenizer
 
 VISUAL_INPUTS = ("both", "pixel", "semantic")
+VISUAL_FEATURES = ("codebook", "post_quant")
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,20 @@ class LossWeights:
     text: float = 1.0
     pixel: float = 1.0
     semantic: float = 1.0
+    z_loss: float = 0.0  # adds so much of (log Σ exp logits)² to −log P of every code, against logits that drift: 1e-5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.z_loss < 1:
+            raise ValueError(f"loss_weights.z_loss={self.z_loss} must be at least 0 and below 1; 1e-5 is usual.")
 
 
 @dataclass(frozen=True)
 class UnifiedConfig:
     llm: LLMConfig = field(default_factory=LLMConfig)
-    heads: DepthHeadConfig = field(default_factory=DepthHeadConfig)
+    heads: DepthHeadConfig | None = field(default_factory=DepthHeadConfig)  # null: the model reads images, never draws
     visual_input: str = "both"  # which codes the LLM reads: both, pixel or semantic (the ablation of tables 2 and 4)
+    visual_features: str = "codebook"  # codes as summed vectors, or as what the tokenizer's frozen, causal projections
+    # make of these (post_quant)
     patch_positions: bool = False  # add learned row and column vectors to patches: small models from nothing gain by it
     visual_dropout: float = 0.0  # share of the generated images whose patches are hidden from the LLM in training
     loss_weights: LossWeights = field(default_factory=LossWeights)
@@ -83,5 +91,8 @@ class UnifiedConfig:
     def __post_init__(self) -> None:
         if self.visual_input not in VISUAL_INPUTS:
             raise ValueError(f"visual_input={self.visual_input!r} is unknown: choose {', '.join(VISUAL_INPUTS)}.")
+        if self.visual_features not in VISUAL_FEATURES:
+            choices = ", ".join(VISUAL_FEATURES)
+            raise ValueError(f"visual_features={self.visual_features!r} is unknown: choose {choices}.")
         if not 0 <= self.visual_dropout < 1:
             raise ValueError(f"visual_dropout={self.visual_dropout} must be at least 0 and below 1.")

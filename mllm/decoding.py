@@ -68,14 +68,17 @@ class CachedDecoder:
 
     multiple = 1  # of which the length of the cache is one
 
-    def __init__(self, model: UnifiedModel, mask: Tensor, num_new: int) -> None:
-        """mask: bool[R, T] of the prompts; num_new: how many positions may follow."""
-        limit = model.llm.config.max_position_embeddings
-        if mask.shape[1] + num_new > limit:
+    def __init__(self, model: UnifiedModel, mask: Tensor, num_new: int | Sequence[int]) -> None:
+        """mask: bool[R, T] of the prompts; num_new: how many positions may follow in any row, or in each."""
+        limit, each = model.llm.config.max_position_embeddings, torch.as_tensor(num_new)
+        lengths = mask.sum(dim=1).cpu()
+        if (lengths + each > limit).any():
+            row = int((lengths + each).argmax())
             raise ValueError(
-                f"the longest prompt ({mask.shape[1]} tokens) with {num_new} new ones exceeds the language model's "
-                f"context of {limit}: shorten the prompt."
+                f"a prompt ({int(lengths[row])} tokens) with {int(each.expand(len(mask))[row])} new ones exceeds the "
+                f"language model's context of {limit}: shorten the prompt."
             )
+        num_new = int(each.max())
         self.decoder = model.llm.get_decoder()
         max_length = -(-(mask.shape[1] + num_new) // self.multiple) * self.multiple
         self.cache = Cache(layers=[self.new_layer(max_length) for _ in range(model.llm.config.num_hidden_layers)])

@@ -16,7 +16,7 @@ from mllm.decoding import CachedDecoder, inference
 from mllm.model import UnifiedModel
 from mllm.prompts import Prompt, embed_prompts
 from mllm.static_decoding import StaticDecoder
-from tokenizer import DualCodes
+from tokenizer import DualCodes, ProjectionCache
 
 
 class Drawing:
@@ -45,7 +45,8 @@ class Drawing:
             self.guidance = guidance.to(model.device)  # float32[N, 2]
             self.codes = torch.zeros(2, len(prompts), num_patches, depth, dtype=torch.int64, device=model.device)
             self.place = torch.zeros(1, dtype=torch.int64, device=model.device)  # the next patch
-            self.heads = DepthDecoder([model.pixel_head, model.semantic_head])
+            self.heads = DepthDecoder([model.head(branch) for branch in BRANCHES])
+            self.caches = {branch: ProjectionCache(num_patches) for branch in BRANCHES}  # of `visual_features`
             embeddings, mask = embed_prompts(model, vocabulary, rows)
             decoder = CachedDecoder if sampling.runtime == "eager" else StaticDecoder
             self.decoder = decoder(model, mask, num_patches - 1)
@@ -94,13 +95,13 @@ class Drawing:
             self.guidance.index_select(0, self.place)[0],
         )
         self.codes.index_copy_(2, self.place, codes.unsqueeze(2))
-        patch = self.model.codebooks.sums(DualCodes(*codes.unsqueeze(2)))
+        patch = self.model.patch_features(DualCodes(*codes.unsqueeze(2)), self.caches)
         embedding = self.model.visual_embedding(patch, self.place)
         self.place += 1
         return embedding.repeat(self.copies, 1, 1)
 
     def _vectors_at(self, codes: Tensor, depth: int) -> Tensor:
-        return torch.stack([self.model.codebooks.vectors_at(b, c, depth) for b, c in zip(BRANCHES, codes, strict=True)])
+        return torch.stack([self.model.code_vectors_at(b, c, depth) for b, c in zip(BRANCHES, codes, strict=True)])
 
     def _with_prefix(self, embeddings: Tensor, prefix: DualCodes) -> Tensor:
         """Appends the patches that are there already: float[R, T, E] -> float[R, T + p, E]."""
@@ -120,5 +121,5 @@ class Drawing:
         self.codes[:, :, :num_given] = given
         self.place += num_given
         patches = torch.arange(num_given, device=given.device)
-        embedded = self.model.visual_embedding(self.model.codebooks.sums(DualCodes(*given)), patches)
+        embedded = self.model.visual_embedding(self.model.patch_features(DualCodes(*given), self.caches), patches)
         return torch.cat([embeddings, embedded.repeat(self.copies, 1, 1)], dim=1)

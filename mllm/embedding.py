@@ -1,7 +1,7 @@
 """Visual embedding (arXiv 2503.14324, section 3.3, Fig. 3c): dual codes -> one LLM input vector per patch.
 
-The summed code vectors of the pixel and of the semantic branch are concatenated along the embedding dimension and go
-through a two-layer GELU projector.
+The features of the pixel and of the semantic branch, which are summed code vectors or what the tokenizer's projections
+make of them, are concatenated along the embedding dimension and go through a two-layer GELU projector.
 """
 
 import torch
@@ -18,22 +18,22 @@ class VisualEmbedding(nn.Module):
     first that a patch lies below the one `width` positions earlier.
     """
 
-    def __init__(self, visual_input: str, code_dim: int, hidden_size: int, grid: tuple[int, int] | None = None) -> None:
+    def __init__(self, visual_input: str, width: int, hidden_size: int, grid: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.branches = ("pixel", "semantic") if visual_input == "both" else (visual_input,)
-        self.up = nn.Linear(len(self.branches) * code_dim, hidden_size)
+        self.up = nn.Linear(len(self.branches) * width, hidden_size)
         self.down = nn.Linear(hidden_size, hidden_size)
         if grid is not None:
             self.rows = nn.Parameter(0.02 * torch.randn(grid[0], 1, hidden_size))
             self.columns = nn.Parameter(0.02 * torch.randn(1, grid[1], hidden_size))
         self.has_positions = grid is not None
 
-    def forward(self, code_sums: DualCodes, patches: Tensor | None = None) -> Tensor:
-        """Summed code vectors float32[B, n, C] of each branch -> float[B, n, E]; of all patches, or of those of the
-        numbers `patches` int64[n].
+    def forward(self, features: DualCodes, patches: Tensor | None = None) -> Tensor:
+        """Features float[B, n, width] of each branch -> float[B, n, E]; of all patches, or of those of the numbers
+        `patches` int64[n].
         """
-        features = torch.cat([getattr(code_sums, branch) for branch in self.branches], dim=-1)
-        embeddings = self.down(F.gelu(self.up(features.to(self.up.weight.dtype))))
+        both = torch.cat([getattr(features, branch) for branch in self.branches], dim=-1)
+        embeddings = self.down(F.gelu(self.up(both.to(self.up.weight.dtype))))
         if not self.has_positions:
             return embeddings
         positions = (self.rows + self.columns).flatten(0, 1)

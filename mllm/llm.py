@@ -1,23 +1,36 @@
 """The language model of the unified model: any decoder of transformers' Llama, Qwen2 or Qwen3 kind, unpatched."""
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 from transformers.utils import is_flash_attn_2_available
 
 from heads.cross_entropy import TextClassifier
 from mllm.config import LLMConfig
+from mllm.new_tokens import add_tokens
 
 
-def build_llm(config: LLMConfig, vocab_size: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def build_llm(
+    config: LLMConfig,
+    vocab_size: int,
+    dtype: torch.dtype = torch.float32,
+    new_ids: Sequence[int] = (),
+    whole: Callable[[nn.Parameter], AbstractContextManager] = nullcontext,
+) -> PreTrainedModel:
     """Loads `config.path`, or initialises a Qwen2 of the given sizes.
 
     Both ways go through transformers' own constructors, so that an `HfDeepSpeedConfig` that is alive partitions the
     weights as they are made (a bare constructor inside `zero.Init` gives wrong initial weights silently).
+
+    `new_ids` are the tokens that pretrained weights know nothing of; `whole` as in `mllm.pretrained.load_model`.
     """
     attention = resolve_attention(config.attn_implementation)
     if config.path is None:
-        llm = llm_from_config(_qwen2_config(config, vocab_size), attention, dtype)
+        llm = llm_from_config(qwen2_config(config, vocab_size), attention, dtype)
     else:
         try:
             llm = AutoModelForCausalLM.from_pretrained(config.path, dtype=dtype, attn_implementation=attention)
@@ -29,7 +42,15 @@ def build_llm(config: LLMConfig, vocab_size: int, dtype: torch.dtype = torch.flo
         except (ValueError, SafetensorError) as error:
             reason = str(error).split(". ")[0].splitlines()[0]  # transformers goes on to name every model it has
             raise ValueError(f"llm.path={config.path!r} holds no language model that can be read: {reason}.") from error
+        if new_ids and min(new_ids) <= llm.config.vocab_size:  # else the vocabulary is another model's: see `prepare`
+            add_tokens(llm, new_ids, whole)
     return prepare(llm, config, vocab_size)
+
+
+def outline_llm(config: LLMConfig, vocab_size: int) -> PreTrainedModel:
+    """What `build_llm` makes, without weights, for use inside `torch.device("meta")`."""
+    llm_config = qwen2_config(config, vocab_size) if config.path is None else AutoConfig.from_pretrained(config.path)
+    return prepare(llm_from_config(llm_config, "sdpa", torch.float32), config, vocab_size)
 
 
 def llm_from_config(config: AutoConfig, attention: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -61,7 +82,7 @@ def resolve_attention(attn_implementation: str) -> str:
     return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
 
 
-def _qwen2_config(config: LLMConfig, vocab_size: int) -> Qwen2Config:
+def qwen2_config(config: LLMConfig, vocab_size: int) -> Qwen2Config:
     return Qwen2Config(
         vocab_size=vocab_size,
         hidden_size=config.hidden_size,

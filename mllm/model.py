@@ -6,6 +6,7 @@ through two depth heads, one per codebook.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from mllm.config import UnifiedConfig, VisualSpec
 from mllm.embedding import VisualEmbedding
 from mllm.llm import build_llm
 from mllm.loss import LossSums
+from mllm.post_quant import Caches, PostQuantFeatures
 from mllm.uniform import at_least_one_image, predicting_rows
 from tokenizer import Codebooks, DualCodes, DualTokenizer
 
@@ -45,10 +47,13 @@ class UnifiedModel(nn.Module):
         self.codebooks = FrozenCodebooks(codebooks)
         hidden_size = self.llm.config.hidden_size
         grid = visual.grid if config.patch_positions else None
-        self.visual_embedding = VisualEmbedding(config.visual_input, visual.code_dim, hidden_size, grid).to(dtype)
-        sizes = (hidden_size, visual.code_dim, visual.depth, visual.codebook_size)
-        self.pixel_head = DepthTransformer(config.heads, *sizes).to(dtype)
-        self.semantic_head = DepthTransformer(config.heads, *sizes).to(dtype)
+        self.post_quant = PostQuantFeatures(codebooks) if config.visual_features == "post_quant" else None
+        width = visual.code_dim if self.post_quant is None else self.post_quant.width
+        self.visual_embedding = VisualEmbedding(config.visual_input, width, hidden_size, grid).to(dtype)
+        if config.heads is not None:
+            sizes = (hidden_size, visual.code_dim, visual.depth, visual.codebook_size)
+            self.pixel_head = DepthTransformer(config.heads, *sizes).to(dtype)
+            self.semantic_head = DepthTransformer(config.heads, *sizes).to(dtype)
 
     def forward(self, batch: Batch) -> LossSums:
         """Sums of Eq. 7 and 8 over the batch's targets."""
@@ -67,22 +72,42 @@ class UnifiedModel(nn.Module):
             visual_count=batch.target_mask.sum(),
             pixel_correct=pixel.correct,
             semantic_correct=semantic.correct,
+            pixel_z=pixel.z,
+            semantic_z=semantic.z,
         )
 
     def embed(self, input_ids: Tensor, image_mask: Tensor, codes: DualCodes, hidden: Tensor | None = None) -> Tensor:
         """Text embeddings with the images' embeddings in their places.
 
         input_ids: int64[S, T]; image_mask: bool[S, T]; codes: int64[B, N, D] per branch, in row-major order of the
-        mask; hidden: bool[B], images whose code vectors are zeros. Returns float[S, T, E].
+        mask; hidden: bool[B], images whose features are zeros. Returns float[S, T, E].
         """
         num_images = len(codes.pixel)
-        code_sums = self.codebooks.sums(at_least_one_image(codes, self.visual))
+        features = self.patch_features(at_least_one_image(codes, self.visual))
         if hidden is not None and num_images:
-            code_sums = DualCodes(*(sums * ~hidden[:, None, None] for sums in code_sums))
-        visual = self.visual_embedding(code_sums)
+            features = DualCodes(*(feature * ~hidden[:, None, None] for feature in features))
+        visual = self.visual_embedding(features)
         embeddings = self.llm.get_input_embeddings()(input_ids)
         places = image_mask.nonzero(as_tuple=True)
         return embeddings.index_put(places, visual[:num_images].flatten(0, 1).to(embeddings.dtype))
+
+    def patch_features(self, codes: DualCodes, caches: Caches | None = None) -> DualCodes:
+        """What the visual embedding reads of int64[B, N, D] per branch: float[B, N, C or H]; with caches, of the
+        patches that come next."""
+        sums = self.codebooks.sums(codes)
+        return sums if self.post_quant is None else self.post_quant(sums, caches)
+
+    def code_vectors(self, branch: str, codes: Tensor) -> Tensor:
+        """e(.) of Eq. 5, as the head of `branch` knows it: codes int64[M, D] -> float[M, D, C or W]."""
+        table = getattr(self, f"{branch}_head").code_table
+        return self.codebooks.vectors(branch, codes) if table is None else table(codes)
+
+    def code_vectors_at(self, branch: str, codes: Tensor, depth: int) -> Tensor:
+        """The same of one depth, counted from 0: int64[B] -> float[B, C or W]."""
+        table = getattr(self, f"{branch}_head").code_table
+        if table is None:
+            return self.codebooks.vectors_at(branch, codes, depth)
+        return table(codes.unsqueeze(1), depth).squeeze(1)
 
     def decode_packed(self, embeddings: Tensor, position_ids: Tensor) -> Tensor:
         """The LLM's last hidden states float[S, T, E] of packed rows; no document sees another.
@@ -114,13 +139,25 @@ class UnifiedModel(nn.Module):
         rows, targets = predicting_rows(hidden_states, mask, labels[mask])
         return self.llm.get_output_embeddings()(rows, targets)
 
+    def head(self, branch: str) -> DepthTransformer:
+        """The head of the `pixel` or of the `semantic` codes."""
+        if self.config.heads is None:
+            raise ValueError(
+                "the model has no heads (model.heads: null), so it reads images and cannot draw any: draw with another "
+                "model, and train this one on documents whose images are only read."
+            )
+        return getattr(self, f"{branch}_head")
+
     def _head_loss(self, branch: str, hidden_states: Tensor, batch: Batch) -> CrossEntropy:
-        head: DepthTransformer = getattr(self, f"{branch}_head")
+        if self.config.heads is None and not batch.target_mask.any():
+            none = torch.zeros(self.visual.depth, device=hidden_states.device)
+            return CrossEntropy(none, none, none.long())
+        head = self.head(branch)
         is_target = batch.target_mask[batch.image_mask]  # bool[B * N]
         codes = getattr(batch, branch).flatten(0, 1)[is_target]  # int64[M, D]
         rows, codes = predicting_rows(hidden_states, batch.target_mask, codes)
-        states = head(rows, self.codebooks.vectors(branch, codes.clamp(min=0)))
-        return head.classifiers(states, codes)
+        states = head(rows, self.code_vectors(branch, codes.clamp(min=0)))
+        return head.classifiers(states, codes, self.config.loss_weights.z_loss)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "UnifiedModel":
         """Buffers follow the device and never the dtype.
@@ -142,31 +179,36 @@ class UnifiedModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, codebooks: Codebooks | None = None, dtype: torch.dtype = torch.float32
+        cls,
+        name: str | Path,
+        codebooks: Codebooks | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        **download: Any,
     ) -> "UnifiedModel":
-        """Reads a folder of `save_pretrained`; without `codebooks` they come from its tokenizer."""
+        """Reads a folder of `save_pretrained`, or a repository of the hub; without `codebooks`, from its tokenizer."""
         from mllm.pretrained import load_model
 
-        return load_model(folder, codebooks, dtype)
+        return load_model(name, codebooks, dtype, device=device, **download)
 
     def save_pretrained(
         self,
         folder: str | Path,
         vocabulary: Vocabulary,
         tokenizer: DualTokenizer,
-        state_dict: Mapping[str, Tensor] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+        dtype: torch.dtype | None = None,
+        max_shard_size: str = "5GB",
     ) -> None:
-        """Writes config.json, model.safetensors, vocabulary/ and tokenizer/.
-
-        `state_dict` replaces the module's own where an engine has the weights in parts.
-        """
+        """Writes config.json, the weights, vocabulary/ and tokenizer/; see `mllm.pretrained.save_unified`."""
         from mllm.pretrained import save_unified
 
-        save_unified(self, folder, vocabulary, tokenizer, state_dict)
+        save_unified(self, folder, vocabulary, tokenizer, weights, dtype, max_shard_size)
 
 
 def _check_codebooks(codebooks: Codebooks, visual: VisualSpec) -> None:
-    for branch, codebook in codebooks._asdict().items():
+    for branch in DualCodes._fields:
+        codebook = getattr(codebooks, branch)
         books, entries, width = codebook.shape
         if books not in (1, visual.depth) or (entries, width) != (visual.codebook_size, visual.code_dim):
             raise ValueError(

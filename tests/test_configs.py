@@ -5,19 +5,53 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from mllm.config import VisualSpec
+from mllm.llm import prepare
+from mllm.lora import add_adapters
 from mllm.model import UnifiedModel
 from tokenizer import Codebooks, DualTokenizer
 from tokenizer.tower import VisionTower
 from tokenizer.tower_families import vision_config_of
 from train.config import load_config
+from train.engine import EngineConfig
 from train.info import describe, resolve
+from train.parameters import group_parameters, part_of
 from train.train_mllm import TrainMllmConfig
 from train.train_tokenizer import TrainTokenizerConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-QWEN_3B = dict(V=151936, E=2048)
+LLMS = {  # the published configurations, and how many entries their vocabularies have with the control tokens
+    "Qwen/Qwen2.5-0.5B": (
+        Qwen2Config(
+            hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+            num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True,
+        ),
+        151665,
+    ),
+    "Qwen/Qwen2.5-3B": (
+        Qwen2Config(
+            hidden_size=2048, intermediate_size=11008, num_hidden_layers=36, num_attention_heads=16,
+            num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True,
+        ),
+        151665,
+    ),
+    "Qwen/Qwen2.5-7B": (
+        Qwen2Config(
+            hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+            num_key_value_heads=4, vocab_size=152064, tie_word_embeddings=False,
+        ),
+        151665,
+    ),
+    "meta-llama/Llama-2-7b-hf": (
+        LlamaConfig(
+            hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
+            vocab_size=32006, tie_word_embeddings=False,
+        ),
+        32006,
+    ),
+}  # fmt: skip
 
 
 def millions(module: torch.nn.Module) -> float:
@@ -70,18 +104,70 @@ def test_info_counts_the_parameters_of_a_full_tokenizer_without_a_network():
         assert any(line.split()[1:] == [part, parameters] for line in shown.splitlines())
 
 
-@pytest.mark.parametrize("name", ["align", "pretrain", "instruct"])
-def test_the_full_unified_model_has_the_papers_sizes(tokenizer, name):
+def full_stage(name: str) -> TrainMllmConfig:
+    """The later stages bring the model of the first."""
     config = load_config(TrainMllmConfig, CONFIGS / f"full/{name}.yaml")
-    align = load_config(TrainMllmConfig, CONFIGS / "full/align.yaml")
-    sizes = align.model if config.init else config.model  # later stages bring the model of the first
-    assert sizes.llm.path == "Qwen/Qwen2.5-3B"  # whose sizes are LLMConfig's defaults
+    if config.init is None:
+        return config
+    origin = Path(config.init).parts[-2].replace("-", "_")
+    return replace(config, model=full_stage(origin).model)
+
+
+def on_meta(config: TrainMllmConfig, tokenizer: DualTokenizer) -> UnifiedModel:
+    sizes, vocab_size = LLMS[str(config.model.llm.path)]
     quantizer = tokenizer.config.pixel
     spec = VisualSpec(tokenizer.grid, quantizer.depth, quantizer.codebook_size, quantizer.code_dim, "meta")
     with torch.device("meta"):
         books = Codebooks(*(torch.empty(1, quantizer.codebook_size, quantizer.code_dim) for _ in range(2)))
-        model = UnifiedModel(replace(sizes, llm=replace(sizes.llm, path=None)), spec, QWEN_3B["V"], books)
-    assert millions(model.llm) == pytest.approx(3086, abs=2)
-    assert model.pixel_head.classifiers.weight.shape == (8, 16384, sizes.heads.width)
+        llm = prepare(AutoModelForCausalLM.from_config(sizes), config.model.llm, vocab_size)
+        return UnifiedModel(config.model, spec, vocab_size, books, llm=llm)
+
+
+@pytest.mark.parametrize(
+    ("name", "llm", "width"),
+    [
+        ("align", 3_085_938_688, 1024),
+        ("pretrain", 3_085_938_688, 1024),
+        ("instruct", 3_085_938_688, 1024),
+        ("instruct_lora", 3_085_938_688, 1024),
+        ("align_0.5b", 494_032_768, 512),
+        ("align_7b", 7_615_616_512, 1024),
+    ],
+)
+def test_the_full_unified_models_have_the_published_sizes(tokenizer, name, llm, width):
+    config = full_stage(name)
+    model = on_meta(config, tokenizer)
+    assert sum(p.numel() for p in model.llm.parameters()) == llm
+    assert config.vocabulary in (None, config.model.llm.path)
+    assert model.pixel_head.classifiers.weight.shape == (8, 16384, width)
     assert len(model.pixel_head.blocks) == 3
     assert config.data.context_length > 729 + 100
+    if config.has_adapters:
+        add_adapters(model.llm, config.lora, 0)
+    group_parameters(model, config.trainable, config.optimizer)
+    assert {part_of(name) for name, p in model.named_parameters() if p.requires_grad} == set(config.trainable)
+    adapters = sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name)
+    assert round(adapters / 1e6) == (239 if config.has_adapters else 0)
+
+
+def test_every_size_is_trained_on_the_same_rows():
+    steps = [full_stage(name) for name in ("align", "align_0.5b", "align_7b")]
+    assert {c.data.rows_per_batch * c.engine.accumulation for c in steps} == {8}
+    rest = [
+        replace(c, out="", vocabulary="", model=None, data=replace(c.data, rows_per_batch=1), engine=EngineConfig())
+        for c in steps
+    ]
+    assert rest[0] == rest[1] == rest[2]
+
+
+@pytest.mark.parametrize("visual_input", ["semantic", "pixel", "both"])
+@pytest.mark.parametrize("name", ["llava_align", "llava_instruct"])
+def test_the_controlled_experiment_reads_and_does_not_draw(tokenizer, name, visual_input):
+    config = full_stage(name)
+    model = on_meta(replace(config, model=replace(config.model, visual_input=visual_input)), tokenizer)
+    added = 2 * 6 * 4096  # LLaMA-2 lacks the six control tokens
+    assert sum(p.numel() for p in model.llm.parameters()) == 6_738_415_616 + added
+    projector = (64 if visual_input == "both" else 32) * 4096 + 4096 + 4096 * 4096 + 4096
+    assert sum(p.numel() for p in model.parameters()) == 6_738_415_616 + added + projector
+    assert group_parameters(model, config.trainable, config.optimizer)
+    assert {source.kind for source in config.data.sources} == {"conversation"}

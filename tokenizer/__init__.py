@@ -2,12 +2,14 @@
 
 from tokenizer.config import DecoderConfig, QuantizerConfig, TokenizerConfig
 from tokenizer.model import Codebooks, DualCodes, DualTokenizer, TokenizerOutput
+from tokenizer.projection import ProjectionCache
 
 __all__ = [
     "Codebooks",
     "DecoderConfig",
     "DualCodes",
     "DualTokenizer",
+    "ProjectionCache",
     "QuantizerConfig",
     "TokenizerConfig",
     "TokenizerOutput",

@@ -11,7 +11,8 @@ quantizer's codes are both the pixel and the semantic codes; with `separate_pixe
 """
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class Codebooks(NamedTuple):
 
     pixel: Tensor  # float32[G, K, C]
     semantic: Tensor  # float32[G, K, C]
+    pixel_out: nn.Module | None = None  # the projections after the quantizers, C → H, causal over positions
+    semantic_out: nn.Module | None = None
 
 
 class TokenizerOutput(NamedTuple):
@@ -118,7 +121,8 @@ class DualTokenizer(nn.Module):
         return DualCodes(self.pixel_quantizer.embed(codes.pixel), self.semantic_quantizer.embed(codes.semantic))
 
     def codebooks(self) -> Codebooks:
-        return Codebooks(self.pixel_quantizer.stacked_codebooks(), self.semantic_quantizer.stacked_codebooks())
+        pixel, semantic = self.pixel_quantizer.stacked_codebooks(), self.semantic_quantizer.stacked_codebooks()
+        return Codebooks(pixel, semantic, self.pixel_out, self.semantic_out)
 
     def freeze(self) -> "DualTokenizer":
         """For use below a language model: no gradients, no codebook updates, evaluation mode."""
@@ -132,15 +136,17 @@ class DualTokenizer(nn.Module):
         return cls(config, VisionTower.from_pretrained(config.tower, config.attention, config.image_size))
 
     @classmethod
-    def from_pretrained(cls, folder: str) -> "DualTokenizer":
+    def from_pretrained(cls, name: str | Path, subfolder: str = "", **download: Any) -> "DualTokenizer":
+        """Reads a folder of `save_pretrained`, or a repository of the hub (tokenizer/hub.py), on the CPU, frozen."""
         from tokenizer.pretrained import load_tokenizer
 
-        return load_tokenizer(folder)
+        return load_tokenizer(name, subfolder, **download)
 
-    def save_pretrained(self, folder: str) -> None:
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """With a `dtype`, weights that decide no codes are stored in it."""
         from tokenizer.pretrained import save_tokenizer
 
-        save_tokenizer(self, folder)
+        save_tokenizer(self, folder, dtype)
 
     def _vectors(self, pixel_values: Tensor, branches: Collection[str] = BRANCHES) -> dict[str, Tensor]:
         """What the quantizers quantize, float[B, N, C], of each of `branches`."""

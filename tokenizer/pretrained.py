@@ -8,12 +8,14 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model, save_file
 
 from tokenizer.config import DecoderConfig, QuantizerConfig, TokenizerConfig
+from tokenizer.hub import local_folder
 from tokenizer.model import DualTokenizer
 from tokenizer.tower import VisionTower
 
@@ -36,10 +38,17 @@ def tokenizer_id(tokenizer: DualTokenizer) -> str:
     return digest.hexdigest()[:16]
 
 
-def save_tokenizer(tokenizer: DualTokenizer, folder: str | Path) -> None:
+def save_tokenizer(tokenizer: DualTokenizer, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+    """With a `dtype`, what decides no codes is stored in it: reconstructions change by its rounding, codes do not."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_model(tokenizer, str(folder / "model.safetensors"))  # a single codebook, which has two names, once
+    weights = {}
+    names: dict[int, str] = {}
+    for name, tensor in tokenizer.state_dict().items():
+        if names.setdefault(tensor.data_ptr(), name) == name:  # a single codebook, which has two names, once
+            stays = dtype is None or name.startswith(DECIDES_CODES)
+            weights[name] = (tensor if stays else tensor.to(dtype)).contiguous()
+    save_file(weights, folder / "model.safetensors")
     document = {
         "model_type": "dualtoken_tokenizer",
         "tokenizer_id": tokenizer.tokenizer_id,
@@ -49,9 +58,14 @@ def save_tokenizer(tokenizer: DualTokenizer, folder: str | Path) -> None:
     (folder / "config.json").write_text(json.dumps(document, indent=2, default=str) + "\n")
 
 
-def load_tokenizer(folder: str | Path) -> DualTokenizer:
-    """Reads a folder of `save_tokenizer`, frozen. Raises FileNotFoundError or ValueError with the reason."""
-    folder = Path(folder)
+def load_tokenizer(name: str | Path, subfolder: str = "", **download: Any) -> DualTokenizer:
+    """Reads a folder of `save_tokenizer`, or that of a unified model which holds one, frozen.
+
+    Raises FileNotFoundError or ValueError with the reason.
+    """
+    folder = local_folder(name, [str(Path(subfolder) / "*")], **download) / subfolder
+    if (folder / "tokenizer/config.json").is_file():
+        folder = folder / "tokenizer"
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(

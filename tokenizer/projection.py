@@ -4,8 +4,31 @@ The paper says that features are projected and not how. `linear` is the least th
 the authors' released code.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class ProjectionCache:
+    """Keys and values float[B, heads, N, head_width] of the positions so far; fixed shapes: steps can be compiled."""
+
+    def __init__(self, num_positions: int):
+        self.num_positions = num_positions
+        self.keys: Tensor | None = None
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of the next n positions, float[B, heads, n, head_width] → of all N, and which each sees, bool[n, N]."""
+        if self.keys is None:
+            batch, num_heads, _, width = key.shape
+            # Zeros, because what a mask hides is still multiplied, by nothing.
+            self.keys, self.values = key.new_zeros(2, batch, num_heads, self.num_positions, width)
+            self.numbers = torch.arange(self.num_positions, device=key.device)
+            self.place = torch.zeros(1, dtype=torch.int64, device=key.device)
+        places = self.numbers[: key.shape[2]] + self.place
+        self.keys.index_copy_(2, places, key)
+        self.values.index_copy_(2, places, value)
+        self.place += len(places)
+        return self.keys, self.values, self.numbers <= places.unsqueeze(1)
 
 
 class LinearProjection(nn.Module):
@@ -16,10 +39,12 @@ class LinearProjection(nn.Module):
 
     def __init__(self, in_width: int, out_width: int):
         super().__init__()
+        self.out_width = out_width
         self.norm = nn.LayerNorm(in_width)
         self.linear = nn.Linear(in_width, out_width)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, cache: ProjectionCache | None = None) -> Tensor:
+        """A position depends on itself alone, so a cache has nothing to keep."""
         return self.linear(self.norm(features))
 
 
@@ -28,7 +53,7 @@ class AttentionProjection(nn.Module):
 
         y = W·norm(x) + attention(norm(x));   y ← y + mlp(norm(y))
 
-    Each norm is its own. One of the two widths divides the other.
+    Each norm is its own. One of the two widths divides the other. With a cache, x is the next positions.
     """
 
     def __init__(self, in_width: int, out_width: int):
@@ -38,6 +63,7 @@ class AttentionProjection(nn.Module):
                 f"an attention projection from {in_width} to {out_width} needs one width to divide the other: "
                 "choose another code_dim, or projection: linear"
             )
+        self.out_width = out_width
         self.attention_norm = nn.LayerNorm(in_width)
         self.attention = ProjectionAttention(in_width, out_width)
         self.residual_norm = nn.LayerNorm(in_width)
@@ -45,8 +71,8 @@ class AttentionProjection(nn.Module):
         self.mlp_norm = nn.LayerNorm(out_width)
         self.mlp = GatedMLP(out_width)
 
-    def forward(self, features: Tensor) -> Tensor:
-        y = self.residual(self.residual_norm(features)) + self.attention(self.attention_norm(features))
+    def forward(self, features: Tensor, cache: ProjectionCache | None = None) -> Tensor:
+        y = self.residual(self.residual_norm(features)) + self.attention(self.attention_norm(features), cache)
         return y + self.mlp(self.mlp_norm(y))
 
 
@@ -68,12 +94,16 @@ class ProjectionAttention(nn.Module):
         nn.init.zeros_(self.query.bias)
         nn.init.zeros_(self.value.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: ProjectionCache | None = None) -> Tensor:
         q, k, v = (
             linear(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # [B, heads, N, head_width]
             for linear in (self.query, self.key, self.value)
         )
-        h = F.scaled_dot_product_attention(q, k, v, is_causal=self.expands)
+        if cache is None:
+            h = F.scaled_dot_product_attention(q, k, v, is_causal=self.expands)
+        else:
+            k, v, seen = cache.append(k, v)
+            h = F.scaled_dot_product_attention(q, k, v, seen)
         return self.output(h.transpose(1, 2).flatten(2) if self.expands else h.mean(1))
 
 

@@ -1,42 +1,55 @@
 """What a stage of the unified model starts from: an exported folder of an earlier stage, or nothing."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from data.sources import SourceConfig, open_sources
 from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
+from heads.sampling import BRANCHES
 from mllm.config import UnifiedConfig, VisualSpec
-from mllm.llm import set_checkpointing
+from mllm.llm import build_llm, outline_llm, set_checkpointing
 from mllm.model import UnifiedModel
 from mllm.pretrained import Unified, load_unified
+from mllm.weights import WeightFiles
 from tokenizer import DualTokenizer
+from tokenizer.hub import local_folder
 from train.distributed import World
 from train.engine import EngineConfig, partitioned_loading, whole
+
+logger = logging.getLogger(__name__)
 
 
 def continue_from(folder: str, model: UnifiedConfig, engine: EngineConfig, world: World) -> Unified:
     """The unified model of an earlier stage, with its sizes; what says how to train is this stage's."""
     unified = load_unified(folder, engine.dtype, partitioned_loading(engine, world), whole)
-
-    def trained_as_asked(config: UnifiedConfig) -> UnifiedConfig:
-        return replace(config, loss_weights=model.loss_weights, visual_dropout=model.visual_dropout)
-
-    own = trained_as_asked(unified.model.config)
-    asked, stored = (replace(c, llm=replace(c.llm, gradient_checkpointing=False)) for c in (model, own))
-    if asked not in (stored, trained_as_asked(UnifiedConfig())):
+    own = trained_as(model, unified.model.config)
+    if model not in (own, trained_as(model, UnifiedConfig())):
         raise ValueError(
             f"model.* describes another model than init={folder}, which brings its own: remove all of model but "
-            "model.loss_weights, model.visual_dropout and model.llm.gradient_checkpointing"
+            "model.loss_weights, model.visual_dropout and gradient_checkpointing of model.llm and model.heads"
         )
-    checkpointing = model.llm.gradient_checkpointing
-    unified.model.config = replace(own, llm=replace(own.llm, gradient_checkpointing=checkpointing))
-    set_checkpointing(unified.model.llm, checkpointing)
+    unified.model.config = own
+    set_checkpointing(unified.model.llm, own.llm.gradient_checkpointing)
+    if own.heads is not None:
+        for branch in BRANCHES:
+            unified.model.head(branch).gradient_checkpointing = own.heads.gradient_checkpointing
     return unified
+
+
+def trained_as(model: UnifiedConfig, own: UnifiedConfig) -> UnifiedConfig:
+    """`own`, trained in the way that `model` says."""
+    llm, heads = replace(own.llm, gradient_checkpointing=model.llm.gradient_checkpointing), own.heads
+    if heads is not None and model.heads is not None:
+        heads = replace(heads, gradient_checkpointing=model.heads.gradient_checkpointing)
+    return replace(own, llm=llm, heads=heads, loss_weights=model.loss_weights, visual_dropout=model.visual_dropout)
 
 
 def begin(
@@ -46,10 +59,34 @@ def begin(
     dual_tokenizer = DualTokenizer.from_pretrained(tokenizer)
     torch.manual_seed(seed)  # the same weights on every rank
     with partitioned_loading(engine, world) if model.llm.path else nullcontext():
-        unified_model = UnifiedModel(
-            model, VisualSpec.of(dual_tokenizer), len(vocabulary), dual_tokenizer.codebooks(), dtype=engine.dtype
-        )
+        llm = build_llm(model.llm, len(vocabulary), engine.dtype, vocabulary.new_ids, whole)
+    spec, codebooks = VisualSpec.of(dual_tokenizer), dual_tokenizer.codebooks()
+    unified_model = UnifiedModel(model, spec, len(vocabulary), codebooks, dtype=engine.dtype, llm=llm)
     return Unified(unified_model, vocabulary, dual_tokenizer)
+
+
+def outline(init: str | None, model: UnifiedConfig, tokenizer: str | None, vocabulary: str) -> Unified:
+    """What a stage trains, without its weights: the model is on the meta device."""
+    if init is not None:
+        unified = load_unified(init, device="meta")
+        unified.model.config = trained_as(model, unified.model.config)
+        return unified
+    text, dual_tokenizer = Vocabulary.from_pretrained(vocabulary), DualTokenizer.from_pretrained(tokenizer or "")
+    with torch.device("meta"):
+        llm = outline_llm(model.llm, len(text))
+        spec = VisualSpec.of(dual_tokenizer)
+        unified_model = UnifiedModel(model, spec, len(text), dual_tokenizer.codebooks(), llm=llm)
+    return Unified(unified_model, text, dual_tokenizer)
+
+
+def frozen_weights(init: str | None, model: UnifiedConfig) -> Mapping[str, Tensor]:
+    """Weights that a stage did not draw at random when it began: it still has them where it does not train them."""
+    if init is not None:
+        return WeightFiles(local_folder(init))
+    if model.llm.path is None:
+        return {}
+    llm = AutoModelForCausalLM.from_pretrained(model.llm.path)
+    return {f"llm.{name}": parameter for name, parameter in llm.named_parameters()}
 
 
 def open_vocabulary(
@@ -57,7 +94,11 @@ def open_vocabulary(
 ) -> Vocabulary:
     """The vocabulary at `path`, or one of `size` entries trained on the texts of `sources` and kept in `folder`."""
     if path is not None:
-        return Vocabulary.from_pretrained(path)
+        vocabulary = Vocabulary.from_pretrained(path)
+        if vocabulary.new_ids and world.is_main:
+            tokens = ", ".join(vocabulary.tokenizer.convert_ids_to_tokens(vocabulary.new_ids))
+            logger.warning("%s lacks %s: added, each beginning as the mean of the other tokens", path, tokens)
+        return vocabulary
     if fresh:
         world.on_main(lambda: Vocabulary.train(training_texts(sources), size).save_pretrained(folder))
     return Vocabulary.from_pretrained(folder)

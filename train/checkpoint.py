@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent: written beside, flushed to the disk, renamed.
 
-`checkpoints/step-000123/` holds `state.pt` (tensors and plain Python, read back with weights_only=True). Stages without
-DeepSpeed save everything there; under DeepSpeed the engine adds its own files to the folder (train/engine.py).
+`checkpoints/step-000123/` holds `state.pt` and, of the unified model, two files of every rank (train/engine.py), all
+read back with weights_only=True. train/checkpoint_writer.py fills the folder, train/retention.py says which ones stay.
 """
 
 import os
@@ -15,14 +15,6 @@ import numpy as np
 import torch
 
 _STEP_FOLDER = re.compile(r"step-(\d+)")
-PARTIAL = ".partial"
-
-
-def save_checkpoint(folder: str | Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Saves `state` as `folder/step-XXXXXX/state.pt` and deletes all but the newest `keep` checkpoints."""
-    partial = begin_checkpoint(folder, step)
-    save_state(state, partial / "state.pt")
-    return commit_checkpoint(partial, keep)
 
 
 def load_checkpoint(folder: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -49,48 +41,48 @@ def checkpoint_step(path: Path) -> int:
     return int(match[1])
 
 
-def begin_checkpoint(folder: str | Path, step: int) -> Path:
-    """An empty folder beside the final one, to be filled and committed."""
-    partial = Path(folder) / f"step-{step:06d}{PARTIAL}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    return partial
+def begin_checkpoint(folder: Path, step: int) -> None:
+    """An empty folder beside the final one, to be filled and committed; what a kill left of others goes."""
+    for left in folder.glob("step-*.*"):
+        shutil.rmtree(left)
+    partial_folder(folder, step).mkdir(parents=True)
 
 
-def commit_checkpoint(partial: Path, keep: int) -> Path:
-    """Flushes and renames what `begin_checkpoint` opened; only then are older checkpoints deleted, down to `keep`."""
-    flush_folder(partial)
-    final = partial.with_name(partial.name.removesuffix(PARTIAL))
+def partial_folder(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:06d}.partial"
+
+
+def commit_checkpoint(folder: Path, step: int) -> None:
+    """Renames what `begin_checkpoint` opened, once all that is in it has been flushed."""
+    partial = partial_folder(folder, step)
+    final = partial.with_suffix("")
     if final.exists():  # a run that was rewound and comes by this step again
-        shutil.rmtree(final)
+        remove_checkpoint(final)
+    _fsync(partial)
     os.replace(partial, final)
-    _fsync(final.parent)
-    for old in list_checkpoints(final.parent)[: -max(keep, 1)]:
-        shutil.rmtree(old)
-    return final
-
-
-def flush_folder(folder: Path) -> None:
-    """Forces every file of a folder to the disk, the folder's own list of names included."""
-    for path in sorted(folder.rglob("*")):
-        _fsync(path)
     _fsync(folder)
 
 
+def remove_checkpoint(path: Path) -> None:
+    """Under another name first, for a kill must not leave half of it under its own."""
+    shutil.rmtree(path.rename(path.with_suffix(".removed")))
+
+
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """torch.save, with a full disk named as such."""
+    """torch.save and a flush to the disk, with a full one named as such."""
     try:
         torch.save(state, path)
+        _fsync(path)
     except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
         raise OSError(f"could not write {path}: {error}; the previous checkpoint is untouched") from error
 
 
-def load_state(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """torch.load that runs no code from the file."""
+def load_state(path: Path, map_location: str | torch.device = "cpu", mmap: bool = False) -> dict[str, Any]:
+    """torch.load that runs no code from the file; with `mmap` tensors are read when they are used."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: {path.parent} is no checkpoint of this project")
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except (RuntimeError, EOFError) as error:
         raise ValueError(
             f"{path} is damaged: delete {path.parent}, and the run continues from the checkpoint before it"
@@ -118,6 +110,14 @@ def restore_rng(state: dict[str, Any]) -> None:
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
+
+
+def reseed_rng(*entropy: int) -> None:
+    """Starts every random generator of this process anew; other `entropy`, other numbers."""
+    seeds = [int(seed) for seed in np.random.SeedSequence(entropy).generate_state(3)]
+    torch.manual_seed(seeds[0])
+    np.random.seed(seeds[1])
+    random.seed(seeds[2])
 
 
 def _fsync(path: Path) -> None:

@@ -1,7 +1,6 @@
 """The commands of `dualtoken`: the arguments of each, and the function behind it.
 
-Nothing heavy is imported before a command runs. Defaults name the folders of `make demo`, so that its model can be used
-at once.
+Nothing heavy is imported before a command runs. Who names no model uses the shipped one.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 DEMO_MODEL = "runs/demo/instruct/export"
-DEMO_TOKENIZER = "runs/demo/tokenizer/export"
+SHIPPED_MODEL = "assets/emoji-model"
 
 
 @dataclass(frozen=True)
@@ -190,15 +189,45 @@ def run_report(args: Namespace) -> None:
     print(f"written to {write_comparison(args.compare, args.out) if args.compare else write_report(args.run)}")
 
 
+def add_export(parser: ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="an exported model, a run folder of `train`, or a checkpoint")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where to write; an export there is replaced")
+    parser.add_argument(
+        "--dtype",
+        metavar="NAME",
+        help="store weights as bf16, fp16, fp32, or int8 with a scale for each row (as they are). What decides codes "
+        "stays as it is",
+    )
+    parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of one file of weights (%(default)s)")
+    parser.add_argument(
+        "--scores",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="what the model card reports: OUT of `evaluate` or folders of pipelines (the run's own pipeline)",
+    )
+    parser.add_argument("--license", metavar="NAME", help="what the model card states, such as MIT (nothing)")
+
+
+def run_export(args: Namespace) -> None:
+    from train.export import export
+
+    options = (args.dtype, args.max_shard_size, args.scores, args.license)
+    print(f"written to {export(args.source, args.out, *options)}")
+
+
 def add_info(parser: ArgumentParser) -> None:
     parser.add_argument("config", metavar="PATH", help="a YAML file, or the folder of an exported model")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces a value of the YAML file")
+    parser.add_argument("--gpus", type=int, default=8, metavar="N", help="how many train, for memory and steps (8)")
 
 
 def run_info(args: Namespace) -> None:
     from train.info import describe
 
-    print(describe(args.config, args.overrides), end="")
+    if args.gpus < 1:
+        raise ValueError(f"--gpus {args.gpus}: at least one is needed")
+    print(describe(args.config, args.overrides, args.gpus), end="")
 
 
 def run_pipeline(args: Namespace) -> None:

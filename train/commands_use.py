@@ -1,4 +1,4 @@
-"""The commands that use a trained model: `reconstruct`, `generate`, `chat`."""
+"""The commands that use a trained model: `reconstruct`, `generate`, `chat`, `demo`, `serve`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands import DEMO_MODEL, DEMO_TOKENIZER
+from train.commands import SHIPPED_MODEL
 
 if TYPE_CHECKING:
     from heads.sampling import SamplingConfig
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def add_reconstruct(parser: ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="pictures in any common format")
     parser.add_argument(
-        "--tokenizer", default=DEMO_TOKENIZER, metavar="DIR", help="folder of a tokenizer (%(default)s)"
+        "--tokenizer",
+        default=f"{SHIPPED_MODEL}/tokenizer",
+        metavar="DIR",
+        help="folder or hub id of a tokenizer; where none is named the shipped one, %(default)s",
     )
     parser.add_argument("--out", default="runs/reconstructions", metavar="DIR", help="where to write (%(default)s)")
 
@@ -28,7 +31,12 @@ def run_reconstruct(args: Namespace) -> None:
 
 
 def add_model(parser: ArgumentParser) -> None:
-    parser.add_argument("--model", default=DEMO_MODEL, metavar="DIR", help="folder of a unified model (%(default)s)")
+    parser.add_argument(
+        "--model",
+        default=SHIPPED_MODEL,
+        metavar="DIR",
+        help="folder or hub id of a unified model; where none is named the shipped one, %(default)s",
+    )
 
 
 def add_sampling(parser: ArgumentParser) -> None:
@@ -125,3 +133,29 @@ def run_chat(args: Namespace) -> None:
     if args.image:
         terminal.show(args.image)
     terminal.run(typed())
+
+
+def add_demo(parser: ArgumentParser) -> None:
+    from serve.demo import add_arguments
+
+    add_model(parser)
+    add_arguments(parser)
+
+
+def run_demo(args: Namespace) -> None:
+    from serve.demo import run
+
+    run(args)
+
+
+def add_serve(parser: ArgumentParser) -> None:
+    from serve.server import add_arguments
+
+    add_model(parser)
+    add_arguments(parser)
+
+
+def run_serve(args: Namespace) -> None:
+    from serve.server import run
+
+    run(args)

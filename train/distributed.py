@@ -106,7 +106,9 @@ def join_world() -> World:
 
 def init_world(timeout_minutes: int = 30) -> World:
     """Joins the process group (once) and divides this machine's cores among its processes."""
-    environment = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1"}
+    on_this_machine = os.environ.get("LOCAL_SIZE", "1")  # what DeepSpeed's launcher calls LOCAL_WORLD_SIZE
+    environment = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": on_this_machine}
+    environment["MASTER_ADDR"] = "127.0.0.1"
     for name, value in environment.items():
         os.environ.setdefault(name, str(value))
     os.environ.setdefault("MASTER_PORT", str(_free_port()))

@@ -21,7 +21,7 @@ from train.launch import run_launched
 class DrawConfig:
     prompts: str | None = None  # .txt with one a line, or .jsonl with `prompt` and perhaps `seed`
     out: str = "runs/pictures"
-    model: str = "runs/demo/instruct/export"
+    model: str = "assets/emoji-model"
     num: int = 1  # pictures of each prompt
     seed: int = 0
     batch_size: int = 16

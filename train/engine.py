@@ -17,27 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train.checkpoint import (
-    begin_checkpoint,
-    commit_checkpoint,
-    flush_folder,
-    load_state,
-    restore_rng,
-    save_rng,
-    save_state,
-)
+from train.checkpoint import load_state, reseed_rng, restore_rng, save_rng
 from train.distributed import World
+from train.masters import Masters
 from train.parameters import ParameterGroup, PartsOptimizerConfig
+from train.part_norms import PartNorms
+from train.weight_ema import WeightEmaConfig
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed guesses from what is installed
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 import deepspeed  # noqa: E402  (reads DS_ACCELERATOR when imported)
-from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine  # noqa: E402
-from deepspeed.runtime.fp16.loss_scaler import LossScaler  # noqa: E402
-from deepspeed.runtime.zero.config import ZeroStageEnum  # noqa: E402
-from deepspeed.utils.tensor_fragment import fragment_address  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +59,11 @@ class EngineConfig:
     @property
     def dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Of most products."""
+        return torch.float32 if self.precision == "fp32" else torch.bfloat16
 
 
 def deepspeed_config(
@@ -144,6 +142,7 @@ class Engine:
         groups: list[ParameterGroup],
         optimizer: PartsOptimizerConfig,
         rows_per_batch: int = 1,
+        ema: WeightEmaConfig = WeightEmaConfig(),
     ):
         self.config, self.world, self.groups = config, world, groups
         self._backwards = 0  # micro-batches of the step so far
@@ -169,7 +168,8 @@ class Engine:
             config=deepspeed_config(config, rows_per_batch, world.size, 0.0 if self._is_plain else self._clipping),
             dist_init_required=False,
         )
-        self._engine.checkpoint_engine = _SafeCheckpointEngine(self._engine._config)
+        self._masters = Masters(model, self._optimizer, config.zero_stage, ema, world.rank)
+        self._norms = PartNorms(self._optimizer, groups, config.zero_stage)
 
     @property
     def model(self) -> nn.Module:
@@ -206,15 +206,27 @@ class Engine:
         self._backwards = 0
         for group, param_group in zip(self.groups, self._optimizer.param_groups, strict=True):
             param_group["lr"] = group.learning_rate * lr_multiplier
-        if self._is_plain:
-            # Clipped here, because DeepSpeed would neither report the norm nor skip a step that is not finite.
-            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self._clipping or math.inf))
-            if not math.isfinite(norm):
-                self._engine.zero_grad()  # on all ranks alike; AdamW passes over parameters without a gradient
-            self._engine.step()
-            return norm
+        self._norms.clear()
+        if self.config.zero_stage == 0:
+            norm = self._norms.measure()
+            if self._is_plain:
+                return self._plain_step(norm)
         self._engine.step()  # ZeRO checks the norm itself and skips, on all ranks alike
         return float(self._engine.get_global_grad_norm())
+
+    def _plain_step(self, norm: Tensor) -> float:
+        """Clips here, because DeepSpeed would neither report the norm nor skip a step that is not finite."""
+        parameters = [p for group in self.groups for p in group.parameters]
+        if not math.isfinite(norm):
+            self._engine.zero_grad()  # on all ranks alike; AdamW passes over parameters without a gradient
+        elif self._clipping:
+            nn.utils.clip_grads_with_norm_(parameters, self._clipping, norm)
+        self._engine.step()
+        return float(norm)
+
+    def part_norms(self) -> dict[str, float]:
+        """Of the gradient of the last step, before clipping, by part."""
+        return self._norms.by_part()
 
     @contextmanager
     def gathered(self) -> Iterator[nn.Module]:
@@ -225,6 +237,14 @@ class Engine:
         with deepspeed.zero.GatheredParameters(list(self.model.parameters())):
             yield self.model
 
+    def update_average(self, step: int) -> None:
+        """Takes the weights that `step` (0, 1, …) left into their average, if one is kept."""
+        self._masters.average.update(step)
+
+    def averaged(self) -> AbstractContextManager:
+        """Inside, the model has the average of its weights, if one is kept and shown; every rank must enter."""
+        return self._masters.averaged()
+
     def state_dict(self) -> dict[str, Tensor]:
         """Whole weights on the CPU of the main rank, none elsewhere; gathered one parameter at a time."""
         state = {}
@@ -234,44 +254,42 @@ class Engine:
                     state[name] = parameter.detach().cpu().clone()
         return state
 
-    def save(self, folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> None:
-        """Saves weights, optimizer, the random generators of every rank and `state`: whole or not at all."""
-        partial = folder / f"step-{step:06d}.partial"
-        if self.world.is_main:
-            begin_checkpoint(folder, step)
-            save_state({**state, "world_size": self.world.size}, partial / "state.pt")
-        self.world.barrier()
-        save_state(save_rng(), partial / f"rng-{self.world.rank:05d}.pt")
-        self._engine.save_checkpoint(str(folder), tag=partial.name, save_latest=False)
-        if self.world.local_rank == 0:
-            flush_folder(partial)  # what this machine wrote
-        self.world.barrier()
-        if self.world.is_main:
-            commit_checkpoint(partial, keep)
-        self.world.barrier()
+    def files(self, state: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """What this rank writes into a checkpoint, by file name; the main one `state` as well, for `load` to return."""
+        own = {"shard": self._masters.state_dict(), "rng": save_rng()}
+        files = {f"{kind}-{self.world.rank:05d}.pt": part for kind, part in own.items()}
+        facts = {"world_size": self.world.size, "untrained": self._sum_of_the_untrained()}
+        return files | ({"state.pt": {**state, **facts}} if self.world.is_main else {})
 
     def load(self, checkpoint: Path) -> dict[str, Any]:
-        """Restores what `save` saved, and returns its `state`."""
+        """Restores what `files` had, and returns its `state`. Any number of ranks may go on.
+
+        Random generators continue where their number is the same, and start anew elsewhere: rows change ranks as well.
+        """
         state = load_state(checkpoint / "state.pt")
-        if state["world_size"] != self.world.size:
+        self._masters.load([checkpoint / f"shard-{rank:05d}.pt" for rank in range(state["world_size"])])
+        if state["untrained"] != self._sum_of_the_untrained():
             raise ValueError(
-                f"{checkpoint} was saved by {state['world_size']} processes and cannot continue with "
-                f"{self.world.size}: start the run with {state['world_size']} processes again"
+                f"{checkpoint} was made with other frozen weights or codebooks: `init` or `tokenizer` has been written "
+                "anew since the run began; use another `out`"
             )
-        self._engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
-        restore_rng(load_state(checkpoint / f"rng-{self.world.rank:05d}.pt"))
+        if state["world_size"] == self.world.size:
+            restore_rng(load_state(checkpoint / f"rng-{self.world.rank:05d}.pt"))
+        else:
+            reseed_rng(state["step"], self.world.rank)
+            logger.warning(
+                "%s is of %d process(es), now there are %d: a step has as many rows as they × engine.accumulation × "
+                "data.rows_per_batch, and dropout draws other numbers",
+                *(checkpoint, state["world_size"], self.world.size),
+            )
         return state
+
+    def _sum_of_the_untrained(self) -> int:
+        """A checksum of what checkpoints leave out: frozen weights and buffers, the codebooks among them."""
+        return int(self.world.sum(self._masters.sum_of_the_untrained().to(self.world.device)))
 
 
 def _layer_classes(model: nn.Module) -> list[type[nn.Module]]:
     """The classes of what the model holds in lists: the layers of its transformers."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     return list({type(layer) for layers in lists for layer in layers})
-
-
-class _SafeCheckpointEngine(TorchCheckpointEngine):
-    """DeepSpeed's checkpoint files, read without running code from them."""
-
-    def load(self, path: str, map_location: Any = None) -> dict[str, Any]:
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-            return torch.load(path, map_location=map_location, weights_only=True)

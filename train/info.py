@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from mllm.weights import WeightFiles
 from train.config import load_config
 
 STAGE_CONFIGS = {
@@ -28,17 +28,22 @@ STAGE_CONFIGS = {
     "train": ("train.train_mllm", "TrainMllmConfig"),
     "eval-generation": ("train.evaluate_generation", "EvaluateGenerationConfig"),
     "ablate-tokenizer": ("train.ablate_tokenizer", "AblateTokenizerConfig"),
+    "draw-benchmark": ("train.draw_benchmark", "DrawBenchmarkConfig"),
     "evaluate": ("train.evaluate", "EvaluateConfig"),
     "run": ("train.pipeline", "PipelineConfig"),
 }
 
 
-def describe(path: str, overrides: list[str]) -> str:
+def describe(path: str, overrides: list[str], num_gpus: int = 8) -> str:
     """The text that `dualtoken info PATH` prints. Raises FileNotFoundError or ValueError."""
     if Path(path).is_dir():
         return describe_export(Path(path))
     command, config = resolve(path, overrides)
     text = f"# dualtoken {command} {path}\n{OmegaConf.to_yaml(OmegaConf.structured(config))}"
+    if command == "train":
+        from train.plan import plan
+
+        return text + plan(config, num_gpus)
     build = BUILDERS.get(command)
     if build is None:
         return text
@@ -70,17 +75,16 @@ def _top_level_keys(path: str) -> set[str]:
 
 def describe_export(folder: Path) -> str:
     """Config and weights of an exported model; only the header of the weights is read."""
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is no exported model: {name} is missing; runs/NAME/export is one")
-    sizes: Counter[str] = Counter()
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} is no exported model: config.json is missing; runs/NAME/export is one")
     try:
         config = json.loads((folder / "config.json").read_text())
-        with safe_open(folder / "model.safetensors", framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118  (not a mapping: it has no iterator)
-                sizes[name.split(".")[0]] += torch.Size(weights.get_slice(name).get_shape()).numel()
-    except (json.JSONDecodeError, SafetensorError) as error:
+    except json.JSONDecodeError as error:
         raise ValueError(f"{folder} is damaged ({error}): export the model again") from error
+    weights = WeightFiles(folder)
+    sizes: Counter[str] = Counter()
+    for name in weights:
+        sizes[name.split(".")[0]] += weights.shape(name).numel()
     return f"{json.dumps(config, indent=2)}\n{table(sizes)}"
 
 
@@ -110,21 +114,7 @@ def _tokenizer(config: Any) -> nn.Module:
         return DualTokenizer(config.tokenizer, VisionTower(tower))
 
 
-def _unified(config: Any) -> nn.Module:
-    from mllm.config import VisualSpec
-    from mllm.model import UnifiedModel
-    from mllm.pretrained import load_unified
-    from tokenizer import DualTokenizer
-
-    if config.init is not None:
-        return load_unified(config.init).model
-    tokenizer = DualTokenizer.from_pretrained(config.tokenizer)
-    with torch.device("meta"):
-        return UnifiedModel(config.model, VisualSpec.of(tokenizer), config.vocabulary_size, tokenizer.codebooks())
-
-
 BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
     "train-tower": _tower,
     "train-tokenizer": _tokenizer,
-    "train": _unified,
 }

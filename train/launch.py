@@ -15,7 +15,8 @@ from typing import TypeVar
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun in each process that it starts
 USER_MISTAKE = 2  # the exit code that says: the sentence is in the error file
-
+PEER_LOST = 3  # the exit code that says: another process ended, and it is the one to ask
+LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")  # as gloo and NCCL put it
 
 Config = TypeVar("Config")
 
@@ -56,13 +57,19 @@ def launch(module: str, arguments: list[str], num_processes: int) -> None:
     try:
         torchrun(parse_args(["--standalone", "--nproc_per_node", str(num_processes), "-m", module, *arguments]))
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        rank, failure = min(error.failures.items(), key=lambda f: (f[1].exitcode == PEER_LOST, f[1].timestamp))
         if failure.exitcode == USER_MISTAKE:
             raise ValueError(failure.message) from None
-        cause = f"exit code {failure.exitcode}" if failure.exitcode > 0 else signal.Signals(-failure.exitcode).name
-        raise SystemExit(f"dualtoken: error: process {rank} of {num_processes} ended with {cause}, see above") from None
+        raise SystemExit(f"dualtoken: error: process {rank} of {num_processes} {_end(failure.exitcode)}") from None
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from None
+
+
+def _end(exit_code: int) -> str:
+    if exit_code > 0:
+        return f"ended with exit code {exit_code}, see above"
+    name = signal.Signals(-exit_code).name
+    return f"was ended by {name}{', as where memory runs out' if name == 'SIGKILL' else ''}; the others were stopped"
 
 
 def run_launched(config_class: type[Config], main: Callable[[Config], None]) -> None:
@@ -81,5 +88,9 @@ def run_launched(config_class: type[Config], main: Callable[[Config], None]) -> 
         elif os.environ.get("RANK", "0") == "0":
             print(f"error: {sentence(mistake)}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
+    except RuntimeError as error:
+        if is_launched() and any(words in str(error) for words in LOST):
+            sys.exit(PEER_LOST)
+        raise
     finally:
         leave_world()

@@ -10,14 +10,17 @@ All ranks take the same steps: they agree on the mean of what they recorded, on 
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from train.checkpoint import latest_checkpoint, load_checkpoint, restore_rng, save_checkpoint, save_rng
+from train.checkpoint import latest_checkpoint, load_checkpoint, restore_rng, save_rng
+from train.checkpoint_writer import CheckpointWriter
 from train.distributed import World
+from train.optimizer import restore_optimizer
+from train.retention import KeepConfig
 from train.run import Run
 from train.schedule import ScheduleConfig, lr_multiplier
 
@@ -29,6 +32,9 @@ class LoopConfig:
     steps: int = 1000
     log_every: int = 10  # 0: at the end alone, as every "every" of the stages
     checkpoint_every: int = 200
+    keep: KeepConfig = field(default_factory=KeepConfig)
+    save_in_background: bool = False  # training goes on while a copy in the CPU's memory is written
+    allow_changes: list[str] = field(default_factory=list)  # keys that may differ from those that the run began with
     seed: int = 0
 
 
@@ -60,6 +66,7 @@ class Loop:
     ):
         self.run, self.config, self.schedule, self.desc, self.world = run, config, schedule, desc, world
         self.parts, self.batches = parts, batches
+        self.writer = CheckpointWriter(run.checkpoints, config.keep, config.save_in_background, world)
         self.optimizers = [p for p in parts.values() if isinstance(p, torch.optim.Optimizer)]
         self.peak_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self._window: list[dict[str, Tensor]] = []
@@ -80,10 +87,13 @@ class Loop:
                         bar.set_postfix(loss=f"{self._log(done):.4f}")
                     bar.update()
                     stopping = self._stop_requested()
+                    self.writer.poll()
                     if is_due(done, self.config.checkpoint_every) or done == steps or stopping:
                         self._save(done)
                     if stopping:
+                        self.writer.finish()
                         raise SystemExit(143)  # what the shell reports for SIGTERM; the same command continues
+            self.writer.finish()
         finally:
             signal.signal(signal.SIGTERM, previous)
 
@@ -134,7 +144,10 @@ class Loop:
             )
         try:
             for name, part in self.parts.items():
-                part.load_state_dict(state[name])
+                if isinstance(part, torch.optim.Optimizer):
+                    restore_optimizer(part, state[name])
+                else:
+                    part.load_state_dict(state[name])
             own = state["ranks"][self.world.rank]
             self.batches.load_state_dict(own["batches"])
             self._window = [{k: v.to(self.world.device) for k, v in metrics.items()} for metrics in own["window"]]
@@ -152,4 +165,4 @@ class Loop:
         own = {"batches": self.batches.state_dict(), "rng": save_rng(), "window": window}
         ranks = self.world.gather(own)
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        self.world.on_main(save_checkpoint, self.run.checkpoints, step, {**state, "step": step, "ranks": ranks})
+        self.writer.save(step, {"state.pt": {**state, "step": step, "ranks": ranks}} if self.world.is_main else {})

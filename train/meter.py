@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from data.loader import Step
 from mllm.config import LossWeights
 from mllm.loss import LossSums, loss
 from train.distributed import World
@@ -38,29 +37,9 @@ class LossMeter:
             losses = getattr(sums, f"{branch}_loss") / num_visual
             correct = getattr(sums, f"{branch}_correct") / num_visual
             metrics[f"{branch}.loss"], metrics[f"{branch}.accuracy"] = losses.mean().item(), correct.mean().item()
+            if self.weights.z_loss:
+                metrics[f"{branch}.z"] = (getattr(sums, f"{branch}_z") / num_visual).mean().item()
             for depth in range(len(losses)):
                 metrics[f"{branch}.depth{depth + 1}.loss"] = losses[depth].item()
                 metrics[f"{branch}.depth{depth + 1}.accuracy"] = correct[depth].item()
         return metrics
-
-
-class RateMeter:
-    """Positions, targets and images per second of training, over all ranks; validation and saving do not count."""
-
-    def __init__(self, world: World):
-        self.world = world
-        self._positions = self._images = self._seconds = 0.0
-
-    def add(self, data: Step, seconds: float) -> None:
-        self._positions += sum(batch.input_ids.numel() for batch in data.micro_batches)
-        self._images += sum(len(batch.pixel) for batch in data.micro_batches)
-        self._seconds += seconds
-
-    def means(self) -> dict[str, float]:
-        """Rates since the last call; a collective of all ranks."""
-        positions, images, seconds = self.world.sum(
-            torch.tensor([self._positions, self._images, self._seconds], device=self.world.device)
-        ).tolist()
-        self._positions = self._images = self._seconds = 0.0
-        seconds = max(seconds / self.world.size, 1e-9)
-        return {"tokens_per_second": positions / seconds, "images_per_second": images / seconds}

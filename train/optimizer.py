@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,12 @@ def build_adamw(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> 
     matrices = {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay}
     vectors = {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0}
     return torch.optim.AdamW([matrices, vectors], lr=config.learning_rate, betas=tuple(config.betas), fused=True)  # type: ignore[arg-type]
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """The moments of a checkpoint; rates, betas and decay stay those of the config, which may have been changed."""
+    groups = zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)
+    optimizer.load_state_dict({**state, "param_groups": [{**own, "params": saved["params"]} for own, saved in groups]})
 
 
 def optimise(optimizer: torch.optim.Optimizer, loss: Tensor, clipping: float) -> Tensor:

@@ -1,4 +1,10 @@
-"""Which parameters of the unified model a stage trains, and at which rate (Sec. 3.3: projector and heads, then all)."""
+"""Which parameters of the unified model a stage trains, and at which rate (Sec. 3.3: projector and heads, then all).
+
+llm         the language model            projector   codes → its inputs
+lora        adapters in its layers        heads       its hidden states → codes
+
+Where `lora` is named the LLM has adapters (mllm/lora.py), and its own weights stay as they are.
+"""
 
 from dataclasses import dataclass, field
 
@@ -6,8 +12,8 @@ from torch import nn
 
 from train.optimizer import check_adamw
 
-# The parts that configs name, and the modules of the model that each consists of.
-PARTS = {"llm": ("llm.",), "projector": ("visual_embedding.",), "heads": ("pixel_head.", "semantic_head.")}
+# The parts that configs name, and the modules of the model that each consists of; adapters lie among the LLM's.
+PARTS = {"llm": ("llm.",), "lora": (), "projector": ("visual_embedding.",), "heads": ("pixel_head.", "semantic_head.")}
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,9 @@ def group_parameters(model: nn.Module, trainable: list[str], config: PartsOptimi
     unknown = [part for part in trainable if part not in PARTS]
     if unknown or not trainable:
         raise ValueError(f"trainable={trainable} must name one or more of {', '.join(PARTS)}")
+    absent = set(trainable) - {part_of(name) for name, _ in model.named_parameters()}
+    if absent:
+        raise ValueError(f"trainable names {', '.join(sorted(absent))}, of which this model has none: leave it out")
     groups = []
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part_of(name) in trainable)
@@ -58,6 +67,8 @@ def group_parameters(model: nn.Module, trainable: list[str], config: PartsOptimi
 
 
 def part_of(name: str) -> str:
+    if ".lora_" in name:
+        return "lora"
     for part, prefixes in PARTS.items():
         if name.startswith(prefixes):
             return part

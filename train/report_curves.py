@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from train.report_html import chart, charts
-from train.report_plots import curve_from, draw_curves
+from train.report_plots import Curve, curve_from, draw_curves
 
 
 @dataclass(frozen=True)
@@ -39,27 +40,43 @@ PANELS = (
     Panel("Codebook perplexity, per batch", {r"(pixel|semantic)_perplexity": r"\1"}),
     Panel("Dead codebook entries restarted, per step", {r"(pixel|semantic)_restarts": r"\1"}),
     Panel("Norm of the gradient", {r"grad_norm": "all", r"discriminator\.grad_norm": "discriminator"}),
+    Panel("Norm of the gradient by part", {r"grad_norm\.(\w+)": r"\1"}),
     Panel("Discriminator: mean logit", {r"discriminator\.(real|fake)": r"\1"}),
     Panel("Discriminator: share of patches told right", {r"discriminator\.accuracy": "accuracy"}),
     Panel("Images per second of training", {r"images_per_second": "images"}),
+    Panel("Model FLOPs, as a share of the machine's products (MFU)", {r"mfu": "MFU"}),
+    Panel("Share of the time that the loop waited for data", {r"data\.wait_share": "waited"}),
+    Panel("Memory of a process at most, GB", {r"peak_memory_gb": "memory"}),
 )
 
 
 def stage_charts(log: list[dict[str, Any]], ntp: dict[str, Any] | None = None) -> str:
     """All charts that the lines of a log.jsonl allow."""
+    return charts(
+        [
+            chart(panel.title, draw_curves(curves, ordered=panel.ordered, lines=levels(panel, ntp)))
+            for panel, curves in stage_curves(log)
+        ]
+    )
+
+
+def stage_curves(log: list[dict[str, Any]]) -> list[tuple[Panel, list[Curve]]]:
+    """The panels that the lines of a log.jsonl fill, each with its curves."""
     names = sorted({name for line in log for name in line})
-    drawn = [_draw(panel, log, names, ntp or {}) for panel in PANELS]
-    return charts([figure for figure in drawn if figure])
+    panels = [(panel, [*_curves(panel, log, names)]) for panel in PANELS]
+    return [(panel, curves) for panel, curves in panels if curves]
 
 
-def _draw(panel: Panel, log: list[dict[str, Any]], names: list[str], ntp: dict[str, Any]) -> str | None:
-    curves = [
-        curve
-        for pattern, label in panel.curves.items()
-        for name in names
-        if (match := re.fullmatch(pattern, name)) and (curve := curve_from(log, name, match.expand(label)))
-    ]
-    if not curves:
-        return None
-    unigram = ntp.get(panel.unigram, {}).get("unigram")
-    return chart(panel.title, draw_curves(curves, ordered=panel.ordered, lines={"unigram": unigram} if unigram else {}))
+def levels(panel: Panel, ntp: dict[str, Any] | None) -> dict[str, float]:
+    """What the curves are to be compared with, from the `ntp` of a result.json."""
+    unigram = (ntp or {}).get(panel.unigram, {}).get("unigram")
+    return {"unigram": unigram} if unigram else {}
+
+
+def _curves(panel: Panel, log: list[dict[str, Any]], names: list[str]) -> Iterator[Curve]:
+    for pattern, label in panel.curves.items():
+        for name in names:
+            match = re.fullmatch(pattern, name)
+            curve = curve_from(log, name, match.expand(label)) if match else None
+            if curve is not None:
+                yield curve

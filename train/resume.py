@@ -1,5 +1,8 @@
-"""May a run continue with this config? What changed since it began is listed; only harmless keys may differ."""
+"""May a run continue with this config? What changed since it began is listed; only harmless keys may differ, and those
+that `loop.allow_changes` names, themselves or by what stands before them: [optimizer.learning_rate, data]."""
 
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,30 +11,37 @@ from omegaconf import OmegaConf
 from train.checkpoint import latest_checkpoint
 from train.config import load_config
 
+logger = logging.getLogger(__name__)
+
 # Where and how often things are written or looked at, and how long the run is.
 HARMLESS = (
     *("out", "tracking", "loop.steps", "loop.log_every", "loop.checkpoint_every"),
-    *("validation", "samples", "sample_every", "health", "data.workers", "data.prefetch"),
+    *("loop.keep", "loop.save_in_background", "loop.allow_changes"),
+    *("validation", "samples", "spikes", "peak_tflops", "sample_every", "health", "data.workers", "data.prefetch"),
 )
 
 
-def refuse_changed_config(folder: str | Path, config: Any, harmless: tuple[str, ...] = HARMLESS) -> None:
-    """Raises ValueError if `folder` holds a checkpoint of a run whose config differs in more than harmless keys."""
+def refuse_changed_config(folder: str | Path, config: Any) -> None:
+    """Raises ValueError if `folder` holds a checkpoint of a run whose config differs in keys that may not."""
     saved = Path(folder) / "config.yaml"
     if not saved.exists() or latest_checkpoint(Path(folder) / "checkpoints") is None:
         return
     before = load_config(type(config), saved)  # keys that are newer than the file take their defaults
     old, new = (_flatten(OmegaConf.to_container(OmegaConf.structured(c))) for c in (before, config))
-    changes = [
-        f"{key}: {old.get(key)} → {new.get(key)}"
-        for key in dict.fromkeys([*old, *new])
-        if old.get(key) != new.get(key) and not any(key == h or key.startswith(f"{h}.") for h in harmless)
-    ]
-    if changes:
+    changed = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key) and not _is_in(key, HARMLESS)]
+    refused = [key for key in changed if not _is_in(key, config.loop.allow_changes)]
+    changes = "; ".join(f"{key}: {old.get(key)} → {new.get(key)}" for key in refused or changed)
+    if refused:
         raise ValueError(
-            f"the run in {folder} began with another config ({'; '.join(changes)}): restore these keys, or choose "
-            "another `out` for a new run"
+            f"the run in {folder} began with another config ({changes}): restore these keys, go on with the new values "
+            f"by loop.allow_changes=[{','.join(refused)}], or choose another `out` for a new run"
         )
+    if changed:
+        logger.warning("the run in %s goes on with another config (%s)", folder, changes)
+
+
+def _is_in(key: str, keys: Iterable[str]) -> bool:
+    return any(key == other or key.startswith(f"{other}.") for other in keys)
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:

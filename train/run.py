@@ -73,17 +73,17 @@ class Run:
             write_atomically(self._log_path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, step: int, **metrics: Any) -> None:
-        """Appends one line. Values are numbers or 0-d tensors; what is not finite becomes null, for JSON has no NaN."""
+        """Appends one line of numbers, 0-d tensors and texts; what is not finite becomes null, for JSON has no NaN."""
         if not self.is_main:
             return
         scalars = {name: _scalar(value) for name, value in metrics.items()}
         with self._log_path.open("a") as file:
             file.write(json.dumps({"step": step, "seconds": round(self.seconds, 3), **scalars}, allow_nan=False) + "\n")
-        finite = {name: value for name, value in scalars.items() if value is not None}
+        numbers = {name: value for name, value in scalars.items() if isinstance(value, int | float)}
         if self._wandb is not None:
-            self._wandb.log(finite, step=step)
+            self._wandb.log(numbers, step=step)
         if self._tensorboard is not None:
-            for name, value in finite.items():
+            for name, value in numbers.items():
                 self._tensorboard.add_scalar(name.replace(".", "/"), value, step)
 
     def progress(self, total: int, desc: str, initial: int = 0) -> tqdm:
@@ -94,7 +94,8 @@ class Run:
             total=total, desc=desc, initial=initial, disable=disable, mininterval=interval, dynamic_ncols=True
         )
 
-    def save_image(self, name: str, image: Image.Image) -> None:
+    def save_image(self, name: str, image: Image.Image, step: int | None = None) -> None:
+        """`step`: of a picture that is made again and again, which wandb then shows as a series."""
         if not self.is_main:
             return
         path = self.folder / "samples" / f"{name}.png"
@@ -103,7 +104,7 @@ class Run:
         if self._wandb is not None:
             import wandb
 
-            self._wandb.log({name: wandb.Image(image)})
+            self._wandb.log({name if step is None else "samples": wandb.Image(image, caption=name)}, step=step)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes result.json: its presence says that the run is complete."""

@@ -82,7 +82,7 @@ def main(config: TrainTokenizerConfig) -> None:
         loop.record(**trainer.step(batches, step))
         if is_due(step + 1, config.sample_every):
             with trainer.ema.applied():
-                run.save_image(f"step-{step + 1:06d}", reconstruction_sheet(model, samples))
+                run.save_image(f"step-{step + 1:06d}", reconstruction_sheet(model, samples), step + 1)
     with trainer.ema.applied():
         world.on_main(model.freeze().save_pretrained, str(run.export))
         run.finish({"tokenizer_id": model.tokenizer_id, "parameters": sum(p.numel() for p in model.parameters())})
@@ -98,7 +98,7 @@ class Trainer:
         reference = VisionTower.from_pretrained(*source)
         self.objective = TokenizerLoss(config.loss, reference, config.tokenizer.semantic_layer).to(world.device)
         self.optimizer = build_adamw(self.model.parameters(), config.optimizer)
-        self.ema = WeightEma(self.model, config.ema)
+        self.ema = WeightEma.of(self.model, config.ema)
         self.health = CodebookHealth(config.health, self.model, world)
         self.parts: dict[str, Stateful] = {"model": self.model, "optimizer": self.optimizer}
         self.parts |= {"ema": self.ema, "health": self.health}

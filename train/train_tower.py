@@ -21,6 +21,7 @@ from data.image_batches import ImageDataConfig, ImageSet, permuted_batches
 from data.images import ImageTransform
 from eval.judge import Judge, encode_texts
 from eval.retrieval import retrieval_at_1
+from train.distributed import join_world
 from train.loop import Loop, LoopConfig
 from train.optimizer import OptimizerConfig, build_adamw, optimise
 from train.precision import autocast, set_matmul_precision
@@ -60,27 +61,29 @@ class TrainTowerConfig:
 
 def main(config: TrainTowerConfig) -> None:
     set_matmul_precision(config.precision)
+    world = join_world()
     refuse_changed_config(config.out, config)
     torch.manual_seed(config.loop.seed)
     run = Run(config.out, config, config.tracking)
     images = ImageSet(config.data.shards, ImageTransform(config.image_size))
     batches = permuted_batches(images, config.data.batch_size, config.data.seed)
     tokenizer = train_text_tokenizer([c for m in images.metadata for c in m["captions"]], config)
-    model = build_siglip(config, len(tokenizer))
+    model = build_siglip(config, len(tokenizer)).to(world.device)
     optimizer = build_adamw(model.parameters(), config.optimizer)
-    loop = Loop(run, config.loop, config.schedule, {"model": model, "optimizer": optimizer}, batches, "tower")
+    loop = Loop(run, config.loop, config.schedule, {"model": model, "optimizer": optimizer}, batches, "tower", world)
     for step in loop:
         batch = next(batches)
         draw = np.random.default_rng((config.data.seed, step))
         captions = [m["captions"][draw.integers(len(m["captions"]))] for m in batch.metadata]
-        with autocast(config.precision, batch.pixel_values.device.type):
-            output = model(input_ids=encode_texts(tokenizer, captions), pixel_values=batch.pixel_values)
+        input_ids = encode_texts(tokenizer, captions).to(world.device)
+        with autocast(config.precision, world.device.type):
+            output = model(input_ids=input_ids, pixel_values=batch.pixel_values.to(world.device))
         loss = sigmoid_loss(output.logits_per_image.float())
         norm = optimise(optimizer, loss, config.optimizer.gradient_clipping)
         loop.record(loss=loss, grad_norm=norm, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
     save_tower(model, tokenizer, config, run.export)
     num_parameters = sum(p.numel() for p in model.parameters())
-    run.finish({"validation": validate(str(run.export), config), "parameters": num_parameters})
+    run.finish({"validation": validate(str(run.export), config, world.device), "parameters": num_parameters})
 
 
 def sigmoid_loss(logits: Tensor) -> Tensor:
@@ -143,10 +146,10 @@ def save_tower(model: SiglipModel, tokenizer: SiglipTokenizer, config: TrainTowe
     SiglipImageProcessorPil(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(folder)
 
 
-def validate(tower: str, config: TrainTowerConfig) -> dict[str, float]:
+def validate(tower: str, config: TrainTowerConfig, device: torch.device) -> dict[str, float]:
     """Retrieval over the validation images by their first captions, read back from the exported folder."""
-    judge = Judge(tower)
+    judge = Judge(tower, device)
     images = ImageSet(config.validation, ImageTransform(config.image_size))
-    image_features = torch.cat([judge.images(b.pixel_values) for b in images.in_order(config.data.batch_size)])
+    image_features = torch.cat([judge.images(b.pixel_values).cpu() for b in images.in_order(config.data.batch_size)])
     text_features = judge.texts([m["captions"][0] for m in images.metadata])
     return {**retrieval_at_1(image_features.numpy(), text_features.numpy()), "chance": 1 / len(images)}

@@ -55,6 +55,8 @@ class Watch:
         samples: SamplesConfig,
         encoder: PictureEncoder | None = None,
     ):
+        if samples.every and unified.model.config.heads is None:
+            raise ValueError("samples.every asks for drawings, but the model has no heads: set samples.every=0")
         self.encoder = encoder
         self.engine, self.unified, self.run = engine, unified, run
         self.data, self.validation, self.samples = data, validation, samples
@@ -95,7 +97,7 @@ class Watch:
             tokenizer = self.unified.tokenizer.to(codes.pixel.device)
             images = [to_pil(image) for image in tokenizer.decode(codes.pixel)]
             sheet = contact_sheet(images, columns=min(len(images), 8), captions=prompts)
-            self.run.save_image(f"step-{step:06d}", sheet)
+            self.run.save_image(f"step-{step:06d}", sheet, step)
 
     def _counts(self, sources: list[SourceConfig], num_documents: int) -> TargetCounts:
         visual = self.unified.model.visual

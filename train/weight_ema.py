@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, smoother than the last step's; sheets and the export may use it."""
+"""An exponential moving average of the weights, smoother than the last step's; pictures and the export may use it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class WeightEmaConfig:
     decay: float = 0.0  # 0 keeps no average
-    export: bool = True  # sheets of reconstructions and export/ use it
+    export: bool = True  # held-out losses, pictures on the way and export/ use it
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
@@ -25,11 +25,20 @@ class WeightEma:
     Early on γ is small, so that the random start is soon forgotten. Codebooks, averages already, stay as they are.
     """
 
-    def __init__(self, model: nn.Module, config: WeightEmaConfig):
+    def __init__(self, weights: dict[str, Tensor], config: WeightEmaConfig):
         self.config = config
-        averaged = {name: p for name, p in model.named_parameters() if p.requires_grad and config.decay}
-        self.names, self.weights = list(averaged), list(averaged.values())
-        self.averages = [p.detach().clone() for p in self.weights]
+        self.names, self.weights = (list(weights), list(weights.values())) if config.decay else ([], [])
+        self.averages = [weight.detach().clone() for weight in self.weights]
+
+    @classmethod
+    def of(cls, model: nn.Module, config: WeightEmaConfig) -> "WeightEma":
+        """Of everything that the model learns by gradients."""
+        return cls({name: p for name, p in model.named_parameters() if p.requires_grad}, config)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the average is to stand in for the weights where a model is looked at."""
+        return bool(self.averages) and self.config.export
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -41,17 +50,18 @@ class WeightEma:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the model has the average for its weights, if there is one and the config asks for it."""
-        if not self.config.export:
+        if not self.is_shown:
             yield
             return
-        self._exchange()
+        self.exchange()
         try:
             yield
         finally:
-            self._exchange()
+            self.exchange()
 
     @torch.no_grad()
-    def _exchange(self) -> None:
+    def exchange(self) -> None:
+        """The weights become the average and the average the weights."""
         for weight, average in zip(self.weights, self.averages, strict=True):
             held = weight.clone()
             weight.copy_(average)

@@ -47,6 +47,15 @@ def steps(loader: Loader, num_steps: int) -> list[list[Batch]]:
     return [step.micro_batches for step in islice(loader, num_steps)]
 
 
+def test_rows_shorter_than_an_image_are_refused(config, vocabulary, tmp_path):
+    (tmp_path / "t.txt").write_text("red apple\n")
+    text = SourceConfig("text", path=str(tmp_path / "t.txt"))  # fits, and would hide that no image ever does
+    with pytest.raises(ValueError, match=r"context_length=7 is shorter than an image, which takes 6 positions"):
+        Loader(replace(config, sources=[*config.sources, text], context_length=7), vocabulary)
+    assert next(iter(Loader(replace(config, sources=[text], context_length=7), vocabulary)))
+    Loader(replace(config, context_length=8), vocabulary)
+
+
 def test_resuming_is_exact_at_every_step(config, vocabulary):
     loader = Loader(config, vocabulary, "tok", accumulation=2)
     states, whole = [json.dumps(loader.state_dict())], []

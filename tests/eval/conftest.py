@@ -1,31 +1,12 @@
 """A tiny exported model, as a user has it in a folder."""
 
 import pytest
-import torch
 
-from data.vocabulary import Vocabulary
-from heads.config import DepthHeadConfig
-from mllm.config import LLMConfig, UnifiedConfig, VisualSpec
-from mllm.model import UnifiedModel
-from tokenizer import DecoderConfig, DualTokenizer, QuantizerConfig, TokenizerConfig
-from tokenizer.tower import VisionTower
-
-CAPTION = "a red apple, 3d style"
+from tests.eval.tiny_unified import export
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> str:
-    """An exported unified model with random weights; pictures of 16 pixels."""
-    torch.manual_seed(0)
-    quantizer = QuantizerConfig(code_dim=4, codebook_size=8, depth=3)
-    decoder = DecoderConfig(in_channels=8, base_channels=8, channel_multipliers=[1, 1], num_res_blocks=1)
-    config = TokenizerConfig(pixel_layer=1, semantic_layer=2, pixel=quantizer, semantic=quantizer, decoder=decoder)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    tokenizer = DualTokenizer(config, VisionTower({**sizes, "image_size": 16, "patch_size": 8})).freeze()
-    vocabulary = Vocabulary.train([CAPTION, "What is this?"], 300)
-    llm = LLMConfig(**sizes, num_key_value_heads=1, max_position_embeddings=512)
-    unified = UnifiedConfig(llm=llm, heads=DepthHeadConfig(num_layers=1, width=16, num_heads=2, mlp_width=32))
-    model = UnifiedModel(unified, VisualSpec.of(tokenizer), len(vocabulary), tokenizer.codebooks())
-    path = tmp_path_factory.mktemp("unified")
-    model.save_pretrained(path, vocabulary, tokenizer)
-    return str(path)
+    path = str(tmp_path_factory.mktemp("unified"))
+    export(path)
+    return path

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eval import dpg
 
@@ -54,3 +56,28 @@ def test_answers_that_are_neither_are_counted(tmp_path):
     assert load(tmp_path, [*ANSWERS[:-1], ("b", 0, 1, "maybe")])["warnings"]["answers_neither_yes_nor_no"] == 1
     with pytest.raises(ValueError, match="depends on 9"):
         load(tmp_path, [], CSV.replace('"1, 2"', "9"))
+
+
+QUESTIONS = {1: dpg.Question([], "entity - whole"), 2: dpg.Question([1], "attribute - color"),
+             3: dpg.Question([1, 2], "relation - spatial")}  # fmt: skip
+PICTURE = st.fixed_dictionaries({proposition: st.sampled_from(["yes", "no", "maybe"]) for proposition in QUESTIONS})
+
+
+def shares(prompts):
+    questions = {f"item {i}": QUESTIONS for i in range(len(prompts))}
+    return dpg.score(questions, {f"item {i}": dict(enumerate(pictures)) for i, pictures in enumerate(prompts)})
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(PICTURE, min_size=1, max_size=4), min_size=1, max_size=5), st.randoms())
+def test_order_and_duplication_change_nothing_and_dependencies_only_cost(prompts, random):
+    names = ("overall", "per_category", "per_category_with_dependencies")
+    expected = shares(prompts)
+    for others in (random.sample(prompts, len(prompts)), prompts * 2):
+        assert [shares(others)[name] for name in names] == [pytest.approx(expected[name]) for name in names]
+    shuffled = shares([random.sample(pictures, len(pictures)) for pictures in prompts])
+    assert shuffled["overall"] == pytest.approx(expected["overall"])
+    for given_answers in (picture for pictures in prompts for picture in pictures):
+        counted = dpg.with_dependencies(QUESTIONS, given_answers)
+        assert all(counted[number] <= (given_answers[number] == "yes") for number in QUESTIONS)
+    assert 0 <= expected["overall"] <= 1

@@ -17,10 +17,8 @@ BLOCK = re.compile(r"```(\w+)(?: ?(\S*))\n(.*?)```", re.S)
 @pytest.fixture
 def home(folder, tmp_path, monkeypatch) -> Path:
     """A working folder in which the default model is the tiny one."""
-    (tmp_path / "runs/demo/instruct").mkdir(parents=True)
-    (tmp_path / "runs/demo/instruct/export").symlink_to(folder)
-    (tmp_path / "runs/demo/tokenizer").mkdir()
-    (tmp_path / "runs/demo/tokenizer/export").symlink_to(f"{folder}/tokenizer")
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets/emoji-model").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -4,6 +4,8 @@ import argparse
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eval import mmvet
 
@@ -68,3 +70,24 @@ def test_a_submission_is_written_and_never_graded(tmp_path):
     assert list(json.loads((tmp_path / "out.json").read_text()).items()) == [("v1_2", "a"), ("v1_10", "b")]
     with pytest.raises(ValueError, match="v1_2 twice"):
         mmvet.submission([{"question_id": 2, "answer": "a"}, {"question_id": "v1_2", "answer": "b"}], "f")
+
+
+NAMES = st.lists(st.sampled_from(["ocr", "math", "rec"]), min_size=1, unique=True)
+ANSWERS = st.tuples(st.lists(st.floats(0, 1), min_size=2, max_size=2), NAMES)  # two runs
+
+
+def totals(answers):
+    grades = {f"v1_{i}": {"score": scores} for i, (scores, _) in enumerate(answers)}
+    return mmvet.score(grades, {f"v1_{i}": names for i, (_, names) in enumerate(answers)})
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(ANSWERS, min_size=1, max_size=8), st.randoms())
+def test_order_and_duplication_change_nothing(answers, random):
+    expected = totals(answers)
+    assert 0 <= min(expected["runs"]) <= expected["total"] + 1e-9 and expected["total"] <= max(expected["runs"]) + 1e-9
+    assert all(0 <= value <= 100 for value in expected["per_capability"].values()) and expected["std"] <= 50
+    for others in (random.sample(answers, len(answers)), answers * 2, [(s[::-1], names) for s, names in answers]):
+        result = totals(others)
+        for name in ("total", "std", "per_capability", "per_combination"):
+            assert result[name] == pytest.approx(expected[name])

@@ -10,8 +10,7 @@ from eval.caption_gain import caption_gain, nats_per_image
 from eval.chat import ask
 from eval.load import load
 from eval.reconstruct import reconstruct
-
-CAPTION = "a red apple, 3d style"
+from tests.eval.tiny_unified import CAPTION
 
 
 def test_caption_gain_is_that_of_the_training_documents(folder):

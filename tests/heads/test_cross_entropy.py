@@ -31,24 +31,34 @@ def inputs(dtype=torch.float32):
 def plain(states, weight, targets):
     logits = torch.einsum("mdw,dkw->dkm", states, weight).float()
     losses = torch.stack([F.cross_entropy(logits[d].T, targets[:, d], reduction="sum") for d in range(D)])
-    return losses, torch.stack([(logits[d].argmax(0) == targets[:, d]).sum() for d in range(D)])
+    z = (logits.logsumexp(1).square() * (targets.T != IGNORE)).sum(1)
+    return losses, z, torch.stack([(logits[d].argmax(0) == targets[:, d]).sum() for d in range(D)])
 
 
-def test_equals_plain_cross_entropy_in_loss_and_gradients(small_chunks):
+@pytest.mark.parametrize("z_loss", [0.0, 0.2])
+def test_equals_plain_cross_entropy_in_loss_and_gradients(small_chunks, z_loss):
     scale = torch.tensor([1.0, -2.0, 0.3])
-    results = []
-    for function in (chunked_cross_entropy, plain):
-        states, weight, targets = inputs()
-        loss, correct = function(states, weight, targets)
-        (loss * scale).sum().backward()
-        results.append((loss.detach(), correct, states.grad, weight.grad))
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    states, weight, targets = inputs()
+    ours = chunked_cross_entropy(states, weight, targets, z_loss)
+    gradients = torch.autograd.grad((ours.loss * scale).sum(), (states, weight))
+    loss, z, correct = plain(states, weight, targets)
+    by_autograd = torch.autograd.grad(((loss + z_loss * z) * scale).sum(), (states, weight))
+    torch.testing.assert_close((*ours, *gradients), (loss, z, correct, *by_autograd))
+    assert not ours.z.requires_grad
+
+
+def test_a_second_backward_pass_is_refused(small_chunks):
+    """The first one scales the gradients in place."""
+    states, weight, targets = inputs()
+    loss = chunked_cross_entropy(states, weight, targets).loss.sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_frozen_classifiers_and_no_grad(small_chunks):
     states, weight, targets = inputs()
-    expected, _ = plain(states, weight, targets)
+    expected, *_ = plain(states, weight, targets)
     chunked_cross_entropy(states, weight.detach(), targets).loss.sum().backward()
     (by_states,) = torch.autograd.grad(expected.sum(), states)
     torch.testing.assert_close(states.grad, by_states)

@@ -15,11 +15,13 @@ M, D, K, C, E = 5, 3, 8, 4, 24
 PLAIN = DrawSettings(temperature=1.0, top_k=0, top_p=1.0)
 
 
+@pytest.mark.parametrize("mlp_per_depth", [False, True])
 @pytest.mark.parametrize("num_heads", [1, 2])
 @torch.no_grad()
-def test_steps_equal_teacher_forcing(num_heads):
+def test_steps_equal_teacher_forcing(num_heads, mlp_per_depth):
     torch.manual_seed(0)
-    heads = [DepthTransformer(DepthHeadConfig(3, 16, 2, 32), E, C, D, K) for _ in range(num_heads)]
+    config = DepthHeadConfig(3, 16, 2, 32, mlp_per_depth=mlp_per_depth)
+    heads = [DepthTransformer(config, E, C, D, K) for _ in range(num_heads)]
     for parameter in [p for head in heads for p in head.parameters()]:
         parameter.add_(0.2 * torch.randn_like(parameter))  # norms too, which start alike
     decoder = DepthDecoder(heads)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,10 +11,11 @@ M, D, K, C, E = 5, 3, 8, 4, 24
 CONFIG = DepthHeadConfig(num_layers=3, width=16, num_heads=2, mlp_width=32)
 
 
-@pytest.fixture
-def head() -> DepthTransformer:
+@pytest.fixture(params=[False, True], ids=["shared", "per depth"])
+def head(request) -> DepthTransformer:
     torch.manual_seed(0)
-    return DepthTransformer(CONFIG, input_width=E, code_dim=C, depth=D, codebook_size=K)
+    config = replace(CONFIG, mlp_per_depth=request.param)
+    return DepthTransformer(config, input_width=E, code_dim=C, depth=D, codebook_size=K)
 
 
 @pytest.fixture
@@ -31,6 +34,9 @@ def naive_state(head: DepthTransformer, hidden_state, code_embeddings, depth: in
     def rms_norm(x, weight):
         return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
 
+    def own(weight, d):
+        return weight[d] if head.config.mlp_per_depth else weight
+
     inputs = [head.hidden_projection.weight @ hidden_state]
     for d in range(2, depth + 1):
         inputs.append(head.code_projection.weight @ sum(code_embeddings[: d - 1]))
@@ -45,7 +51,8 @@ def naive_state(head: DepthTransformer, hidden_state, code_embeddings, depth: in
                 weights = (key[: d + 1, part] @ query[d, part] / size**0.5).softmax(0)
                 attended[d, part] = weights @ value[: d + 1, part]
         x = x + attended @ block.out.weight.T
-        x = x + F.gelu(rms_norm(x, block.mlp_norm.weight) @ block.up.weight.T) @ block.down.weight.T
+        inner = [own(block.up.weight, d) @ rms_norm(x[d], block.mlp_norm.weight) for d in range(depth)]
+        x = x + torch.stack([own(block.down.weight, d) @ F.gelu(inner[d]) for d in range(depth)])
     return rms_norm(x[-1], head.norm.weight)
 
 
@@ -68,9 +75,33 @@ def test_a_state_depends_on_the_codes_before_it_only(head, hidden_states, code_e
     assert (difference[changed + 1 :] > 1e-4).all()
 
 
+def test_checkpointed_layers_run_twice_and_have_the_same_gradients(head, hidden_states, code_embeddings):
+    gradients, num_runs = [], []
+    for block in head.blocks:
+        block.register_forward_pre_hook(lambda *_: num_runs.append(1))
+    for head.gradient_checkpointing in (False, True):
+        head.zero_grad()
+        head(hidden_states, code_embeddings).square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in head.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(*gradients)
+    assert len(num_runs) == len(head.blocks) * (1 + 2)
+
+
 def test_every_parameter_gets_a_gradient(head, hidden_states, code_embeddings):
     head.classifiers(head(hidden_states, code_embeddings), torch.zeros(M, D, dtype=torch.int64)).loss.sum().backward()
     assert [name for name, parameter in head.named_parameters() if not parameter.grad.any()] == []
+
+
+def test_weights_begin_as_gpt_2_has_them():
+    config = DepthHeadConfig(num_layers=2, width=64, num_heads=2, mlp_width=256, mlp_per_depth=True)
+    head = DepthTransformer(config, input_width=E, code_dim=C, depth=D, codebook_size=128)
+    for name, weight in head.named_parameters():
+        if weight.dim() >= 2:
+            is_added = name.endswith(("out.weight", "down.weight"))
+            expected = 0.02 / 2 if is_added else 0.02  # two layers add four times
+            assert weight.std().item() == pytest.approx(expected, rel=0.2), name
+        else:
+            assert (weight == 1).all()
 
 
 def test_depth_of_one_code(hidden_states, code_embeddings):
@@ -83,3 +114,19 @@ def test_impossible_sizes_are_refused():
         DepthHeadConfig(width=16, num_heads=3)
     with pytest.raises(ValueError, match="at least 1"):
         DepthHeadConfig(num_layers=0)
+    with pytest.raises(ValueError, match="choose codebook, learned, learned_per_depth"):
+        DepthHeadConfig(code_embedding="table")
+
+
+@pytest.mark.parametrize(("code_embedding", "num_tables"), [("learned", 1), ("learned_per_depth", D - 1)])
+def test_a_learned_table_gives_each_depth_its_vectors(code_embedding, num_tables):
+    config = replace(CONFIG, code_embedding=code_embedding)
+    head = DepthTransformer(config, input_width=E, code_dim=C, depth=D, codebook_size=K)
+    table, codes = head.code_table, torch.randint(K, (M, D), generator=torch.Generator().manual_seed(0))
+    assert table.weight.shape == (num_tables, K, CONFIG.width)
+    expected = [[table.weight[min(d, num_tables - 1), codes[m, d]] for d in range(D)] for m in range(M)]
+    assert torch.equal(table(codes), torch.stack([torch.stack(row) for row in expected]))
+    assert torch.equal(table(codes[:, 1:2], 1), table(codes)[:, 1:2])
+    head(torch.randn(M, E), table(codes)).sum().backward()
+    read = {(min(d, num_tables - 1), int(codes[m, d])) for m in range(M) for d in range(D - 1)}  # the last: by nobody
+    assert {tuple(place) for place in table.weight.grad.any(-1).nonzero().tolist()} == read

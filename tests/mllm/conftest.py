@@ -11,10 +11,12 @@ from data.vocabulary import Vocabulary
 from heads.config import DepthHeadConfig
 from mllm.config import LLMConfig, UnifiedConfig, VisualSpec
 from mllm.model import UnifiedModel
-from tokenizer import Codebooks
+from tokenizer import Codebooks, DecoderConfig, DualTokenizer, QuantizerConfig, TokenizerConfig
+from tokenizer.projection import AttentionProjection
+from tokenizer.tower import VisionTower
 
 IGNORE = -100
-N, D, K, C = 4, 3, 8, 4
+N, D, K, C, H = 4, 3, 8, 4, 12
 SPEC = VisualSpec(grid=(2, 2), depth=D, codebook_size=K, code_dim=C, tokenizer_id="tok")
 LLM = LLMConfig(
     hidden_size=16,
@@ -26,6 +28,10 @@ LLM = LLMConfig(
     attn_implementation="sdpa",
 )
 HEADS = DepthHeadConfig(num_layers=2, width=16, num_heads=2, mlp_width=32)
+TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+OTHER_HEADS = DepthHeadConfig(  # every option, and a width that is not the language model's
+    num_layers=2, width=24, num_heads=2, mlp_width=32, mlp_per_depth=True, code_embedding="learned_per_depth"
+)
 
 
 @dataclass
@@ -41,6 +47,16 @@ def vocabulary() -> Vocabulary:
 
 
 @pytest.fixture
+def tokenizer() -> DualTokenizer:
+    """2 x 2 positions, D = 3, K = 8, C = 4."""
+    torch.manual_seed(0)
+    quantizer = QuantizerConfig(code_dim=4, codebook_size=8, depth=3)
+    decoder = DecoderConfig(in_channels=8, base_channels=8, channel_multipliers=[1, 1], num_res_blocks=1)
+    config = TokenizerConfig(pixel_layer=1, semantic_layer=2, pixel=quantizer, semantic=quantizer, decoder=decoder)
+    return DualTokenizer(config, VisionTower({**TOWER, "image_size": 8, "patch_size": 4})).freeze()
+
+
+@pytest.fixture
 def make_model(vocabulary) -> Callable[..., UnifiedModel]:
     """make_model(num_books=1, **changes of UnifiedConfig): always the same weights, larger than usual, so that no two
     inputs give nearly the same output."""
@@ -48,6 +64,8 @@ def make_model(vocabulary) -> Callable[..., UnifiedModel]:
     def make(num_books: int = 1, **changes) -> UnifiedModel:
         torch.manual_seed(0)
         codebooks = Codebooks(torch.randn(num_books, K, C), 0.1 * torch.randn(num_books, K, C))
+        if changes.get("visual_features") == "post_quant":
+            codebooks = codebooks._replace(pixel_out=AttentionProjection(C, H), semantic_out=AttentionProjection(C, H))
         config = UnifiedConfig(**{"llm": LLM, "heads": HEADS, **changes})
         model = UnifiedModel(config, SPEC, len(vocabulary), codebooks)
         with torch.no_grad():

@@ -8,10 +8,12 @@ import heads.depth_decoding
 from heads.sampling import BranchSampling, SamplingConfig
 from mllm.decoding import CachedDecoder, left_pad
 from mllm.generate import generate_images, stream_images
+from tests.mllm.conftest import OTHER_HEADS
 from tokenizer import DualCodes
 
 CAPTIONS = ["a red apple", "a waving hand in a very long caption, 3d style", "x"]
 SEEDS = [7, 8, 9]
+VARIANTS = [{}, {"patch_positions": True}, {"heads": OTHER_HEADS}, {"visual_features": "post_quant"}]
 
 
 @pytest.fixture
@@ -33,18 +35,16 @@ def teacher_forced(model, prompt: list[int], codes: DualCodes):
     branches = []
     for branch in ("pixel", "semantic"):
         head = getattr(model, f"{branch}_head")
-        states = head(hidden_states, model.codebooks.vectors(branch, getattr(codes, branch)))
+        states = head(hidden_states, model.code_vectors(branch, getattr(codes, branch)))
         branches.append(torch.einsum("ndw,dkw->ndk", states, head.classifiers.weight))
     return torch.stack(branches, dim=1)
 
 
-@pytest.mark.parametrize("patch_positions", [False, True])
+@pytest.mark.parametrize("changes", VARIANTS)
 @pytest.mark.parametrize("runtime", ["eager", "static"])
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
-def test_cached_logits_equal_teacher_forced_logits(
-    make_model, vocabulary, drawn_logits, cfg, runtime, patch_positions
-):
-    model = make_model(patch_positions=patch_positions)
+def test_cached_logits_equal_teacher_forced_logits(make_model, vocabulary, drawn_logits, cfg, runtime, changes):
+    model = make_model(**changes)
     codes = generate_images(model, vocabulary, CAPTIONS, SamplingConfig(cfg=cfg, runtime=runtime), SEEDS)
     cached = torch.stack(drawn_logits).view(4, 3, 2, len(CAPTIONS), 8).transpose(1, 2)
     with torch.no_grad():
@@ -106,10 +106,10 @@ def test_settings_may_differ_by_depth(model, vocabulary, drawn_logits):
 
 
 @pytest.mark.parametrize("runtime", ["eager", "static"])
-@pytest.mark.parametrize("patch_positions", [False, True])
-def test_stopped_and_resumed_is_the_same_image(make_model, vocabulary, runtime, patch_positions):
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_stopped_and_resumed_is_the_same_image(make_model, vocabulary, runtime, changes):
     """After every number of patches, also in the middle of a row."""
-    model = make_model(patch_positions=patch_positions)
+    model = make_model(**changes)
     sampling = SamplingConfig(cfg=2.0, cfg_last=1.0, runtime=runtime)
     whole = generate_images(model, vocabulary, CAPTIONS, sampling, SEEDS)
     for num_done in range(5):

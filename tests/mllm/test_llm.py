@@ -66,3 +66,22 @@ def test_the_defaults_are_the_size_of_the_paper():
     num_llm = sum(parameter.numel() for parameter in model.llm.parameters())
     assert num_llm == 3_085_938_688  # as counted in the published checkpoint
     assert model.pixel_head.classifiers.weight.shape == (8, 16384, 1024)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("num_spare", [0, 4])
+def test_new_tokens_begin_as_the_mean_of_the_others(model, tmp_path, tied, num_spare):
+    """With rows to spare, as padded vocabularies have, the embedding grows by the missing ones alone."""
+    llm = build_llm(replace(model.config.llm, tie_word_embeddings=tied), 40 + num_spare)
+    llm.save_pretrained(tmp_path)
+    grown = build_llm(LLMConfig(path=str(tmp_path)), 46, new_ids=range(40, 46))
+    assert grown.config.vocab_size == grown.get_output_embeddings().out_features == 46
+    assert (grown.get_output_embeddings().weight is grown.get_input_embeddings().weight) == tied
+    for old, new in (
+        (llm.get_input_embeddings(), grown.get_input_embeddings()),
+        (llm.get_output_embeddings(), grown.get_output_embeddings()),
+    ):
+        assert torch.equal(new.weight[:40], old.weight[:40])
+        torch.testing.assert_close(new.weight[40:], old.weight[:40].mean(0).expand(6, -1))
+    with pytest.raises(ValueError, match="vocabulary has 106 entries"):
+        build_llm(LLMConfig(path=str(tmp_path)), 106, new_ids=range(100, 106))

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, AttentionMaskInterface, Qwen2ForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -11,6 +12,7 @@ from data.batch import Batch
 from heads.cross_entropy import IGNORE
 from mllm.loss import LossSums, loss
 from mllm.model import UnifiedModel
+from tests.mllm.conftest import OTHER_HEADS
 from tokenizer import Codebooks, DualCodes
 
 
@@ -48,7 +50,7 @@ def test_visual_loss_is_a_sum_over_positions_and_depths(model, documents, pack):
         head, codes = getattr(model, f"{branch}_head"), getattr(batch, branch)[1]  # of the second image
         expected, correct = torch.zeros(3), torch.zeros(3, dtype=torch.int64)
         for patch, position in enumerate(positions):
-            vectors = model.codebooks.vectors(branch, codes[patch])
+            vectors = model.code_vectors(branch, codes[patch][None])[0]
             states = head(hidden_states[position - 1 : position], vectors[None])[0]
             for d in range(3):
                 logits = head.classifiers.weight[d] @ states[d]
@@ -113,9 +115,11 @@ def test_flash_attention_gets_one_row(model, documents, pack):
     assert shapes == [(1, batch.input_ids.numel(), 16)]
 
 
+@pytest.mark.parametrize("changes", [{}, {"heads": OTHER_HEADS}], ids=["plain", "other heads"])
 @pytest.mark.parametrize("contents", [["text"], ["ask"], ["draw"], []])
-def test_every_parameter_takes_part_in_every_step(model, documents, pack, contents):
+def test_every_parameter_takes_part_in_every_step(make_model, documents, pack, contents, changes):
     """Without this, ZeRO-3 waits for ever: a batch that lacks something still runs every module, at zero weight."""
+    model = make_model(**changes)
     batch = pack([[documents[name] for name in contents] or [documents["text"]]])
     if not contents:
         batch = replace(batch, labels=torch.full_like(batch.labels, IGNORE))
@@ -134,6 +138,33 @@ def test_every_parameter_takes_part_in_every_step(model, documents, pack, conten
         assert sums.text_count == 0 and sums.text_loss == 0
 
 
+def test_heads_run_on_targets_alone_and_text_logits_are_computed_at_labels_alone(model, documents, pack):
+    """And of no logits more than one depth's are there at a time."""
+    batch = pack([[documents["draw"], documents["ask"]], [documents["text"]]])
+    num_rows, shapes = {}, set()
+    for name in ("pixel_head", "semantic_head", "pixel_head.classifiers", "llm.lm_head"):
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs, name=name: num_rows.update({name: len(inputs[0])})
+        )
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else [out]:
+                if isinstance(tensor, torch.Tensor):
+                    shapes.add(tensor.shape)
+            return out
+
+    with Watch():
+        loss(model(batch), model.config.loss_weights, batch.num_targets).backward()
+    num_labels = int((batch.labels != IGNORE).sum())
+    heads = dict.fromkeys(("pixel_head", "semantic_head", "pixel_head.classifiers"), 4)
+    assert num_rows == {**heads, "llm.lm_head": num_labels} and num_labels < batch.labels.numel() / 2
+    vocab_size, k = model.llm.config.vocab_size, model.visual.codebook_size
+    assert {shape[0] for shape in shapes if shape[-1:] == (vocab_size,)} <= {num_labels, 16}  # 16: the weight, turned
+    assert (4, k) in shapes and not {(4, 3, k), (3, 4, k), (12, k)} & shapes
+
+
 def test_a_zero_slice_changes_nothing(model, documents, pack):
     """A batch without an image has the text loss and the LLM gradients of the bare LLM."""
     batch = pack([[documents["text"]]])
@@ -148,9 +179,9 @@ def test_a_zero_slice_changes_nothing(model, documents, pack):
 
 def test_gradient_checkpointing_gives_the_same_gradients(make_model, model, documents, pack):
     batch = pack([[documents["draw"], documents["ask"]]])
-    llm = replace(model.config.llm, gradient_checkpointing=True)
-    checkpointed = make_model(llm=llm)
-    assert checkpointed.llm.is_gradient_checkpointing
+    llm, heads = (replace(part, gradient_checkpointing=True) for part in (model.config.llm, model.config.heads))
+    checkpointed = make_model(llm=llm, heads=heads)
+    assert checkpointed.llm.is_gradient_checkpointing and checkpointed.pixel_head.gradient_checkpointing
     expected, ours = gradients(model, model(batch)), gradients(checkpointed, checkpointed(batch))
     for name in expected:
         torch.testing.assert_close(ours[name], expected[name])

@@ -8,20 +8,6 @@ from safetensors.torch import load_file, save_file
 from mllm.config import UnifiedConfig, VisualSpec
 from mllm.model import UnifiedModel
 from mllm.pretrained import load_unified
-from tokenizer import DecoderConfig, DualTokenizer, QuantizerConfig, TokenizerConfig
-from tokenizer.tower import VisionTower
-
-TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-
-
-@pytest.fixture
-def tokenizer() -> DualTokenizer:
-    """2 x 2 positions, D = 3, K = 8, C = 4."""
-    torch.manual_seed(0)
-    quantizer = QuantizerConfig(code_dim=4, codebook_size=8, depth=3)
-    decoder = DecoderConfig(in_channels=8, base_channels=8, channel_multipliers=[1, 1], num_res_blocks=1)
-    config = TokenizerConfig(pixel_layer=1, semantic_layer=2, pixel=quantizer, semantic=quantizer, decoder=decoder)
-    return DualTokenizer(config, VisionTower({**TOWER, "image_size": 8, "patch_size": 4})).freeze()
 
 
 @pytest.fixture
@@ -64,6 +50,30 @@ def test_weights_may_come_from_an_engine(make_saved, vocabulary, tokenizer):
     state_dict = {name: torch.zeros_like(weight) for name, weight in saved.state_dict().items()}
     saved.save_pretrained(folder, vocabulary, tokenizer, state_dict)
     assert not any(parameter.any() for parameter in UnifiedModel.from_pretrained(folder).parameters())
+
+
+def test_shards_give_the_same_model(make_saved, vocabulary, tokenizer, tmp_path):
+    saved, folder = make_saved(tie_word_embeddings=False)
+    saved.save_pretrained(tmp_path / "shards", vocabulary, tokenizer, max_shard_size="20KB")
+    assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 2
+    one, other = (UnifiedModel.from_pretrained(path).state_dict() for path in (folder, tmp_path / "shards"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_the_precision_on_the_disk_changes_no_code(make_saved, vocabulary, tokenizer, tmp_path, dtype):
+    saved, _ = make_saved()
+    saved.save_pretrained(tmp_path / "small", vocabulary, tokenizer, dtype=dtype)
+    loaded = load_unified(tmp_path / "small")  # which compares the tokenizer's id
+    images = torch.rand(3, 3, 8, 8) * 2 - 1
+    for ours, theirs in zip(loaded.tokenizer.encode(images), tokenizer.encode(images), strict=True):
+        assert torch.equal(ours, theirs)
+    weights = load_file(tmp_path / "small/tokenizer/model.safetensors")
+    kinds = {name.split(".")[0]: weight.dtype for name, weight in weights.items()}
+    assert kinds["decoder"] == kinds["semantic_out"] == torch.bfloat16
+    assert kinds["tower"] == kinds["pixel_in"] == kinds["pixel_quantizer"] == torch.float32
+    pairs = zip(loaded.model.state_dict().values(), saved.state_dict().values(), strict=True)
+    assert 0 < max(float((one - other).abs().max() / other.abs().max()) for one, other in pairs) < 0.01
 
 
 def test_mistakes_are_named(make_saved, tokenizer, tmp_path):

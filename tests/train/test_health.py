@@ -77,7 +77,7 @@ def test_a_small_batch_is_no_collapse():
 def test_the_average_follows_its_formula_and_gives_way():
     model = torch.nn.Linear(2, 2)
     expected = model.weight.detach().clone()
-    ema = WeightEma(model, WeightEmaConfig(decay=0.3))
+    ema = WeightEma.of(model, WeightEmaConfig(decay=0.3))
     for step in range(6):
         with torch.no_grad():
             model.weight.add_(torch.randn(2, 2))

@@ -6,7 +6,7 @@ import torch
 
 from data.image_batches import ImageSet, permuted_batches
 from train.loop import Loop, LoopConfig, is_due
-from train.optimizer import OptimizerConfig, build_adamw, optimise
+from train.optimizer import OptimizerConfig, build_adamw, optimise, restore_optimizer
 from train.run import Run, read_log
 from train.schedule import ScheduleConfig
 
@@ -84,6 +84,23 @@ def test_a_checkpoint_of_another_shape_is_refused_with_advice(tmp_path):
     loop = Loop(run, LoopConfig(steps=9), ScheduleConfig(), parts, batches, "test")
     with pytest.raises(ValueError, match=r"does not fit this config.*another `out`"):
         next(iter(loop))
+
+
+def test_a_resumed_optimizer_has_the_moments_of_the_checkpoint_and_the_options_of_the_config():
+    model = torch.nn.Linear(3, 3)
+    before, after = (
+        build_adamw(model.parameters(), OptimizerConfig(learning_rate=rate, betas=betas, weight_decay=decay))
+        for rate, betas, decay in ((0.1, [0.9, 0.95], 0.0), (0.2, [0.8, 0.9], 0.3))
+    )
+    optimise(before, model(torch.randn(2, 3)).square().sum(), 1.0)
+    restore_optimizer(after, before.state_dict())
+    assert [(g["lr"], g["betas"], g["weight_decay"]) for g in after.param_groups] == [
+        (0.2, (0.8, 0.9), 0.3), (0.2, (0.8, 0.9), 0.0),
+    ]  # fmt: skip
+    assert torch.equal(after.state[model.weight]["exp_avg"], before.state[model.weight]["exp_avg"])
+    other = build_adamw([*model.parameters(), torch.nn.Parameter(torch.zeros(2, 2))], OptimizerConfig())
+    with pytest.raises(ValueError, match="size of optimizer's group"):
+        restore_optimizer(other, before.state_dict())
 
 
 def test_every_zero_steps_is_never():

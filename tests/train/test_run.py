@@ -1,7 +1,7 @@
 """The run folder: a log without repeats, JSON without NaN, results that are whole, silence on other ranks."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from train.schedule import ScheduleConfig, lr_multiplier
 @dataclass(frozen=True)
 class Loop:
     steps: int = 10
+    allow_changes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,20 @@ def test_trackers_repeat_the_log(tmp_path: Path, monkeypatch):
     assert events.Scalars("pixel/loss")[0].value == 2.0
 
 
+def test_wandb_gets_the_numbers_and_the_samples_as_one_series(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = Run(tmp_path, Config(), TrackingConfig(wandb=True))
+    for step in (10, 20):
+        run.log(step, loss=1.0, spike="image-7")
+        run.save_image(f"step-{step:06d}", Image.new("RGB", (2, 2)), step)
+        run.log(step, **{"validation.loss": 2.0})
+    summary = dict(run._wandb.summary)
+    assert (summary["loss"], summary["validation.loss"]) == (1.0, 2.0) and "spike" not in summary
+    run.finish({})
+    pictures = sorted(tmp_path.glob("wandb/offline-run-*/files/media/images/*.png"))
+    assert [picture.name.rsplit("_", 1)[0] for picture in pictures] == ["samples_10", "samples_20"]
+
+
 def begun(folder: Path, config: Config) -> None:
     Run(folder, config)
     (folder / "checkpoints" / "step-000004").mkdir()
@@ -110,6 +125,14 @@ def test_a_changed_config_is_listed_and_refused(tmp_path: Path):
         refuse_changed_config(tmp_path, Config(rate=0.1, names=["a", "c"]))
     with pytest.raises(ValueError, match=r"names\.1: b → None"):
         refuse_changed_config(tmp_path, Config(names=["a"]))
+
+
+def test_changes_pass_that_are_allowed_by_name_or_by_group(tmp_path: Path, caplog):
+    begun(tmp_path, Config(names=["a", "b"]))
+    with pytest.raises(ValueError, match=r"\(rate: 0\.5 → 0\.1\).*loop\.allow_changes=\[rate\]"):
+        refuse_changed_config(tmp_path, Config(rate=0.1, names=["c"], loop=Loop(allow_changes=["names"])))
+    refuse_changed_config(tmp_path, Config(rate=0.1, names=["c"], loop=Loop(allow_changes=["names", "rate"])))
+    assert "goes on with another config (rate: 0.5 → 0.1; names.0: a → c; names.1: b → None)" in caplog.text
 
 
 def test_harmless_changes_pass(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,16 +19,22 @@ from safetensors.torch import load_file
 
 from data.batch import Batch
 from heads.config import DepthHeadConfig
+from heads.sampling import SamplingConfig
+from mllm.answer import answer
 from mllm.config import LossWeights, UnifiedConfig, VisualSpec
+from mllm.generate import generate_images
 from mllm.loss import LossSums
 from mllm.model import UnifiedModel
 from mllm.pretrained import load_unified
+from mllm.weights import WeightFiles
 from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
-from tokenizer import Codebooks
+from tokenizer import Codebooks, DualCodes
 from train import train_mllm
 from train.checkpoint import latest_checkpoint
 from train.config import load_config
 from train.distributed import World
+from train.export import export
+from train.info import describe
 from train.meter import LossMeter
 from train.parameters import PartsOptimizerConfig, group_parameters
 from train.run import Run, read_log
@@ -49,9 +56,9 @@ def launch(config: Path, *overrides: str) -> subprocess.Popen:
     return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def finish(config: Path, *runs: list[str]) -> None:
+def finish(*runs: tuple[Path, list[str]]) -> None:
     """In each of two processes: what is left of one run after the other."""
-    for overrides in runs:
+    for config, overrides in runs:
         main(load_config(TrainMllmConfig, config, overrides))
 
 
@@ -70,22 +77,45 @@ def stop_after(process: subprocess.Popen, log: Path, step: int, number: signal.S
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """One run left alone; another stopped by SIGTERM, then by SIGKILL, then left to finish."""
+def killed(tmp_path_factory: pytest.TempPathFactory, alone: Path) -> dict[str, Any]:
+    """One run left alone; another stopped by SIGTERM, then by SIGKILL, then left to finish; what one process began."""
     folder = tmp_path_factory.mktemp("killed")
     make_world(folder)
     validation = {"sources": tiny_document(folder)["data"]["sources"][:2], "every": 7}
     samples = {"prompts": ["a red apple"], "every": 8, "sampling": {"temperature": 0.5}}
-    loop = {"steps": STEPS, "log_every": 1, "checkpoint_every": 4}
+    loop = {"steps": STEPS, "log_every": 1, "checkpoint_every": 4, "save_in_background": True}
+    looking = {"validation": validation, "samples": samples, "ema": {"decay": 0.5}}
     config = folder / "tiny.yaml"
-    config.write_text(yaml.safe_dump(tiny_document(folder, loop=loop, validation=validation, samples=samples)))
+    config.write_text(yaml.safe_dump(tiny_document(folder, loop=loop, **looking)))
     quiet, killed = folder / "quiet", folder / "killed"
     stop_after(launch(config, f"out={killed}"), killed / "log.jsonl", 3, signal.SIGTERM)
     checkpoint, logged = latest_checkpoint(killed / "checkpoints"), read_log(killed / "log.jsonl")[-1]["step"]
     stop_after(launch(config, f"out={killed}"), killed / "log.jsonl", logged + 6, signal.SIGKILL)
     assert not (killed / "result.json").exists()
-    run_ranks(finish, 2, config, [f"out={killed}"], [f"out={quiet}"])
+    half_way(alone / "one", alone / "two")
+    changes = ["engine.accumulation=2", "loop.allow_changes=[engine.accumulation]"]
+    runs = [[f"out={killed}"], [f"out={quiet}", "loop.save_in_background=false"]]
+    run_ranks(finish, 2, *((config, run) for run in runs), (alone / "one.yaml", [f"out={alone / 'two'}", *changes]))
     return {"quiet": quiet, "killed": killed, "saved": checkpoint.name, "logged": logged}
+
+
+def half_way(run: Path, copy: Path) -> None:
+    """As a run would be that was killed after its first checkpoint."""
+    shutil.copytree(run, copy)
+    shutil.rmtree(latest_checkpoint(copy / "checkpoints"))
+    shutil.rmtree(copy / "export")
+    (copy / "result.json").unlink()
+
+
+def test_two_processes_go_on_where_one_stopped(killed, alone):
+    """With half as many micro-batches each, as the config says; all else is the same, up to the order of sums."""
+    one, two = (read_log(alone / name / "log.jsonl") for name in ("one", "two"))
+    assert [line["step"] for line in one] == [line["step"] for line in two] == list(range(1, 9))
+    for ours, theirs in zip(two[4:], one[4:], strict=True):
+        for name in ("loss", "text.loss", "pixel.loss", "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
+        places = [name for name in ours if name.startswith(("data.share", "data.epoch", "data.num"))]
+        assert len(places) > 4 and all(ours[name] == theirs[name] for name in places)
 
 
 def test_sigterm_saves_the_step_it_reached(killed):
@@ -98,11 +128,22 @@ def test_a_run_that_was_killed_ends_with_the_same_weights_bit_for_bit(killed):
     assert [name for name in quiet if not torch.equal(quiet[name], resumed[name])] == []
 
 
+def test_a_checkpoint_of_two_processes_is_exported_as_the_run_itself_is(killed, tmp_path):
+    """Weights in pieces of two ranks, and the average of them, which this run exports."""
+    run = killed["quiet"]
+    out = export(str(latest_checkpoint(run / "checkpoints")), str(tmp_path / "out"), max_shard_size="20KB")
+    expected, found = WeightFiles(run / "export"), WeightFiles(out)
+    assert set(expected) == set(found) and len(list(out.glob("model-*.safetensors"))) > 1
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    assert f"{STEPS} steps" in (out / "README.md").read_text()
+    assert load_unified(out).model.config == load_unified(run / "export").model.config
+
+
 def test_its_log_result_and_pictures_are_the_same_too(killed):
-    clocks = ("seconds", "tokens_per_second", "images_per_second")
+    clocks = ("seconds", "step_seconds", "tokens_per_second", "images_per_second", "mfu", "peak_memory_gb")
 
     def without_clocks(line: dict) -> dict:
-        return {name: value for name, value in line.items() if name not in clocks}
+        return {n: value for n, value in line.items() if n not in clocks and not n.startswith("data.wait")}
 
     quiet, resumed = ([without_clocks(line) for line in read_log(killed[n] / "log.jsonl")] for n in ("quiet", "killed"))
     assert quiet == resumed
@@ -125,6 +166,9 @@ def test_the_log_tells_modalities_codebooks_and_depths_apart(killed):
     line = read_log(killed["quiet"] / "log.jsonl")[0]
     expected = {"loss", "text.loss", "pixel.loss", "semantic.depth3.accuracy", "grad_norm", "lr.heads", "data.fill"}
     assert expected <= line.keys()
+    parts = [line[f"grad_norm.{part}"] for part in ("llm", "projector", "heads")]
+    assert line["grad_norm"] == pytest.approx(sum(norm**2 for norm in parts) ** 0.5)
+    assert 0 < line["mfu"] < 1 and line["peak_memory_gb"] > 0.1 and 0 <= line["data.wait_share"] < 1
     assert line["pixel.loss"] == pytest.approx(sum(line[f"pixel.depth{d}.loss"] for d in (1, 2, 3)) / 3)
 
 
@@ -138,11 +182,20 @@ def one_process(folder: Path) -> None:
     weights = (folder / "run" / "export" / "model.safetensors").read_bytes()
     main(config)  # finished: nothing happens
     assert (folder / "run" / "export" / "model.safetensors").read_bytes() == weights
+    main(load_config(TrainMllmConfig, folder / "one.yaml"))
     document = tiny_document(folder, out=str(folder / "next"), init=str(folder / "run" / "export"), tokenizer=None)
     del document["model"]
-    weighed = {"loss_weights": {"text": 2.0}, "visual_dropout": 0.5, "llm": {"gradient_checkpointing": True}}
+    weighed = {"loss_weights": {"text": 2.0}, "visual_dropout": 0.5}
+    weighed |= {"llm": {"gradient_checkpointing": True}, "heads": {"gradient_checkpointing": True}}
     main(replace(config, loop=replace(config.loop, steps=8)))  # the finished run goes on
     main(tiny_config(folder, **{**document, "model": weighed, "trainable": ["heads"]}))
+    adapted = {**document, "trainable": ["lora", "projector"], "optimizer": {"learning_rate": 0.02}}
+    for name, merge in (("merged", True), ("apart", False)):
+        main(tiny_config(folder, **{**adapted, "out": f"{folder}/{name}", "lora": {"rank": 2, "merge": merge}}))
+    later = {**document, "out": f"{folder}/after", "init": f"{folder}/apart/export", "trainable": ["heads"]}
+    main(tiny_config(folder, **later))
+    main(reading_config(folder))
+    drawing = reading_config(folder, out=f"{folder}/drawing", data=tiny_document(folder)["data"])
     broken = replace(config, out=str(folder / "broken"), optimizer=replace(config.optimizer, learning_rate=1e30))
     mistakes = []
     for wrong in (
@@ -150,6 +203,9 @@ def one_process(folder: Path) -> None:
         replace(config, schedule=replace(config.schedule, warmup=3)),
         tiny_config(folder, **{**document, "out": f"{folder}/resized", "model": {"heads": {"num_layers": 2}}}),
         tiny_config(folder, **{**document, "out": f"{folder}/no-model", "init": str(folder / "codes")}),
+        drawing,
+        reading_config(folder, out=f"{folder}/samples", samples={"prompts": ["an apple"], "every": 2}),
+        reading_config(folder, out=f"{folder}/headless", trainable=["projector", "heads"]),
     ):
         try:
             main(wrong)
@@ -158,10 +214,28 @@ def one_process(folder: Path) -> None:
     (folder / "mistakes.json").write_text(json.dumps(mistakes))
 
 
+def reading_config(folder: Path, **changes: Any) -> TrainMllmConfig:
+    """The controlled experiment of LLaVA-1.5 (configs/full/llava_align.yaml): understanding alone, no heads."""
+    document = tiny_document(folder)
+    sources = [source for source in document["data"]["sources"] if source["kind"] != "draw"]
+    reading = {
+        "out": str(folder / "reading"),
+        "model": {"llm": document["model"]["llm"], "heads": None, "visual_input": "semantic"},
+        "data": {**document["data"], "sources": sources},
+        "validation": {"sources": sources, "num_documents": 4},
+        "trainable": ["projector"],
+    }
+    return tiny_config(folder, **{**reading, **changes})
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     make_world(folder)
+    one = tiny_document(folder, out=str(folder / "one"))
+    one["engine"]["accumulation"] = 4
+    one["loop"] |= {"steps": 8, "checkpoint_every": 4}
+    (folder / "one.yaml").write_text(yaml.safe_dump(one))
     run_ranks(one_process, 1, folder)
     return folder
 
@@ -176,18 +250,67 @@ def test_a_stage_continues_from_the_export_of_another(alone):
     assert len(after.vocabulary) == len(before.vocabulary)
 
 
+def test_what_a_stage_does_not_train_is_exported_from_where_it_began(alone, tmp_path):
+    run = alone / "next"
+    out = export(str(latest_checkpoint(run / "checkpoints")), str(tmp_path / "out"))
+    assert (out / "model.safetensors").read_bytes() == (run / "export/model.safetensors").read_bytes()
+    assert load_unified(out).model.config == load_unified(run / "export").model.config
+    card = (out / "README.md").read_text()
+    assert card.index("**run**: 8 steps") < card.index("**next**: 6 steps") and "heads trained" in card
+
+
 def test_more_steps_extend_a_finished_run(alone):
     assert Run(alone / "run", tiny_config(alone), is_main=False).result["step"] == 8
     assert [line["step"] for line in read_log(alone / "run" / "log.jsonl")] == list(range(1, 9))
 
 
 def test_mistakes_are_told_in_one_sentence(alone):
-    diverged, changed, resized, no_model = json.loads((alone / "mistakes.json").read_text())
+    mistakes = json.loads((alone / "mistakes.json").read_text())
+    diverged, changed, resized, no_model, drawing, samples, headless = mistakes
     assert "not finite for" in diverged and "image-" in diverged
     assert "schedule.warmup: 2.0 → 3" in changed
     assert "init=" in resized and "remove all of model but" in resized
     assert "config.json is missing" in no_model
-    assert all("\n" not in mistake for mistake in (diverged, changed, resized, no_model))
+    assert "the model has no heads" in drawing and "samples.every=0" in samples
+    assert "trainable names heads, of which this model has none" in headless
+    assert all("\n" not in mistake for mistake in mistakes)
+
+
+def test_adapters_are_merged_into_the_export_or_lie_beside_it(alone):
+    weights = {name: load_file(alone / name / "export" / "model.safetensors") for name in ("run", "merged", "apart")}
+    before, merged, apart = weights["run"], weights["merged"], weights["apart"]
+    assert before.keys() == merged.keys() == apart.keys()
+    changed = [name for name in before if not torch.equal(before[name], apart[name])]
+    assert changed and all(name.startswith("visual_embedding.") for name in changed)
+    adapted = [name for name in before if not torch.equal(merged[name], apart[name])]
+    assert len(adapted) == 2 * 7 and all(name.startswith("llm.model.layers.") for name in adapted)
+    loaded = [load_unified(alone / name / "export").model.state_dict() for name in ("merged", "apart")]
+    assert all(torch.equal(loaded[0][name], loaded[1][name]) for name in before)
+    assert "lr.lora" in read_log(alone / "merged" / "log.jsonl")[0]
+    after = load_file(alone / "after" / "export" / "model.safetensors")  # a later stage, which read it into partitions
+    assert all(torch.equal(after[name], merged[name]) for name in before if name.startswith("llm."))
+
+
+def test_lora_is_named_where_it_is_meant(tmp_path):
+    with pytest.raises(ValueError, match="names both llm and lora"):
+        tiny_config(tmp_path, trainable=["llm", "lora"])
+    with pytest.raises(ValueError, match="does not name lora"):
+        tiny_config(tmp_path, lora={"rank": 2})
+
+
+def test_a_model_without_heads_reads_and_does_not_draw(alone):
+    unified = load_unified(alone / "reading" / "export")
+    assert {name.split(".")[0] for name, _ in unified.model.named_parameters()} == {"llm", "visual_embedding"}
+    line = read_log(alone / "reading" / "log.jsonl")[-1]
+    assert line["loss"] == pytest.approx(line["text.loss"])
+    assert not any(name.startswith(("pixel", "semantic")) for name in line)
+    result = json.loads((alone / "reading" / "result.json").read_text())
+    assert result["ntp"].keys() == {"text"}
+    assert "visual_embedding" in describe(str(alone / "reading" / "export"), [])
+    codes = DualCodes(*torch.zeros(2, 4, 3, dtype=torch.int64))
+    assert isinstance(answer(unified.model, unified.vocabulary, ["Is it?"], [codes], 3)[0], str)
+    with pytest.raises(ValueError, match="it reads images and cannot draw"):
+        generate_images(unified.model, unified.vocabulary, ["an apple"], SamplingConfig(), [0])
 
 
 def test_a_start_is_needed_and_one_only(tmp_path):
@@ -204,9 +327,10 @@ def test_the_meter_gives_means_per_token_and_per_code():
     def sums(text: float, num_text: int, pixel: list[float], num_visual: int) -> LossSums:
         losses, correct = torch.tensor(pixel), torch.tensor([1, 0])
         parts = (torch.tensor(text), torch.tensor(num_text), torch.tensor(1))
-        return LossSums(*parts, losses, 2 * losses, torch.tensor(num_visual), correct, correct)
+        visual = (losses, 2 * losses, torch.tensor(num_visual), correct, correct)
+        return LossSums(*parts, *visual, 10 * losses, 20 * losses)
 
-    meter = LossMeter(World(), LossWeights(text=1, pixel=1, semantic=0.5))
+    meter = LossMeter(World(), LossWeights(text=1, pixel=1, semantic=0.5, z_loss=0.01))
     meter.add(sums(6.0, 3, [4.0, 8.0], 2))
     meter.add(sums(2.0, 1, [2.0, 6.0], 3))
     means = meter.means()
@@ -214,7 +338,8 @@ def test_the_meter_gives_means_per_token_and_per_code():
     assert means["pixel.depth1.loss"] == pytest.approx(6 / 5) and means["pixel.depth2.loss"] == pytest.approx(14 / 5)
     assert means["pixel.loss"] == pytest.approx(2.0) and means["semantic.loss"] == pytest.approx(4.0)
     assert means["pixel.depth1.accuracy"] == pytest.approx(2 / 5)
-    assert means["loss"] == pytest.approx((8 + 20 + 0.5 * 40) / 9)
+    assert means["pixel.z"] == pytest.approx(20.0) and means["semantic.z"] == pytest.approx(40.0)
+    assert means["loss"] == pytest.approx((8 + 1.1 * 20 + 0.5 * 1.1 * 40) / 9)
     assert meter.means() == {}
 
 

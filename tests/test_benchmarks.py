@@ -1,0 +1,37 @@
+"""The benchmark that is prepared for a GPU runs to its end, and counts what it divides by as torch counts it."""
+
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import gpu
+from benchmarks.unified_sizes import Sizes, build, drawings, flops
+from mllm.loss import loss
+
+
+def test_the_gpu_benchmark_leaves_its_figures(tmp_path):
+    figures = gpu.main(["--tiny", "--json", str(tmp_path / "gpu.json")])
+    written = json.loads((tmp_path / "gpu.json").read_text())
+    assert written == {"machine": written["machine"], **json.loads(json.dumps(figures))}
+    assert not [name for name, value in figures.items() if str(value).startswith(("failed", "left out"))]
+    losses = figures["visual loss"]["losses"]
+    assert losses["ours"] == pytest.approx(losses["plain"], rel=1e-5)
+    assert figures["training, 8 row(s)"]["tokens per second"] > 0 and figures["training, 1 row(s)"]["mfu"] > 0
+    shares = figures["step / bare LLM, 1 row"]["share of ours"]
+    assert set(shares) == {"LLM without logits", "embedding", "heads", "visual loss", "text loss"}
+
+
+def test_no_part_begins_late(tmp_path):
+    figures = gpu.main(["--tiny", "--minutes", "0", "--json", str(tmp_path / "gpu.json")])
+    assert figures["visual loss"] == figures["training, 1 row(s)"] == "left out: no time"
+
+
+def test_flops_are_those_that_torch_counts():
+    """But for attention over all pairs, of which a causal model needs half, and projections into the heads."""
+    sizes = Sizes(scale=16, num_layers=2, context_length=152, grid=(4, 11))
+    model, batch = build(sizes, "cpu", torch.float32), drawings(sizes, 1, "cpu")
+    with FlopCounterMode(display=False) as counter:
+        loss(model(batch), model.config.loss_weights, 1).backward()
+    assert sum(flops(model, batch).values()) == pytest.approx(counter.get_total_flops(), rel=0.1)
