@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from mllm.model import UnifiedModel
 from tokenizer import Codebooks, DualCodes
 
 CAPTION = "a red apple on a wooden table, photographed from above"
+HEAD_RUNS = 4  # patches at a time, where one is too short to measure
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ SIZES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--side", type=int, help="patches a side, for a quick look at a large size")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--runtimes", nargs="+", default=["eager"], help="eager static compile")
@@ -71,6 +73,8 @@ def main() -> None:
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size, vocabulary = SIZES[args.size], Vocabulary.train([CAPTION], 300)
+    if args.side:
+        size = replace(size, visual=replace(size.visual, grid=(args.side, args.side)))
     model = build(size, getattr(torch, args.dtype), device)
     sampling = SamplingConfig(cfg=args.cfg, top_k=200)
     result = {"machine": machine(), "size": args.size, "dtype": args.dtype, "patches": size.visual.num_patches}
@@ -165,17 +169,17 @@ def heads_at_once(
         random = torch.rand(batch, 2, depth, dtype=torch.float64, device=model.device)
 
         def both(states: Tensor = states, random: Tensor = random) -> None:
-            for _ in range(10):
+            for _ in range(HEAD_RUNS):
                 sample_codes(together, states, vectors, random, draws, guidance)
 
         def each(states: Tensor = states, random: Tensor = random) -> None:
-            for _ in range(10):
+            for _ in range(HEAD_RUNS):
                 for i, decoder in enumerate(alone):
                     part = slice(i, i + 1)
                     sample_codes(decoder, states, vectors, random[:, part], draws[part], guidance[part])
 
         contenders |= {f"together, batch {batch}": both, f"one by one, batch {batch}": each}
-    seconds = {name: value / 10 for name, value in measure(contenders).items()}
+    seconds = {name: value / HEAD_RUNS for name, value in measure(contenders).items()}
     for batch in batches:
         one, two = seconds[f"together, batch {batch}"], seconds[f"one by one, batch {batch}"]
         print(f"both heads, one patch, batch {batch}: {one * 1e3:.2f} ms together, {two * 1e3:.2f} ms one by one "
