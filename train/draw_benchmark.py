@@ -13,12 +13,10 @@ import torch
 
 from eval.draw import draw_batch
 from eval.draw_benchmark import draw_benchmarks
-from eval.load import load
-from eval.manifest import hash_model
 from eval.prompt_sets import PROMPT_SETS, PromptSet
 from heads.sampling import SamplingConfig
-from train.config import save_config
 from train.distributed import WEEK, init_world, leave_world
+from train.evaluate import open_model
 from train.launch import run_launched
 from train.precision import set_matmul_precision
 
@@ -53,11 +51,7 @@ def main(config: DrawBenchmarkConfig) -> None:
     world = init_world(timeout_minutes=WEEK)
     torch.set_num_threads(1)  # on a CPU, sums by more threads round otherwise: its cores are for more processes
     try:
-        unified = load(config.model)
-        identity = world.gather(hash_model(config.model) if world.rank == 0 else "")[0]
-        if world.rank == 0:
-            Path(config.out).mkdir(parents=True, exist_ok=True)
-            save_config(config, Path(config.out, "config.yaml"))
+        unified, identity = open_model(config, world)
         result = draw_benchmarks(
             prompt_sets,
             lambda texts, seeds: draw_batch(unified, texts, config.sampling, seeds),

@@ -16,8 +16,9 @@ from eval.load import load
 from eval.manifest import hash_model
 from eval.runner import BENCHMARKS, evaluate, known, open_benchmarks
 from eval.score import format_table
+from mllm.pretrained import Unified
 from train.config import save_config
-from train.distributed import WEEK, init_world, leave_world
+from train.distributed import WEEK, World, init_world, leave_world
 from train.launch import run_launched
 from train.precision import set_matmul_precision
 
@@ -62,11 +63,7 @@ def main(config: EvaluateConfig) -> None:
     set_matmul_precision(config.precision)  # fast; `generate` has exact products, so that a seed decides a picture
     world = init_world(timeout_minutes=WEEK)
     try:
-        unified = load(config.model)
-        identity = world.gather(hash_model(config.model) if world.rank == 0 else "")[0]
-        if world.rank == 0:
-            Path(config.out).mkdir(parents=True, exist_ok=True)
-            save_config(config, Path(config.out, "config.yaml"))
+        unified, identity = open_model(config, world)
         result = evaluate(
             unified,
             benchmarks,
@@ -83,6 +80,16 @@ def main(config: EvaluateConfig) -> None:
         leave_world()
     if world.rank == 0:
         print(format_table([*figures(result), ("written to", f"{config.out}/scores.json")]))
+
+
+def open_model(config: Any, world: World) -> tuple[Unified, str]:
+    """The model that `config.model` names and its hash, on every rank; `config` itself is kept in `config.out`."""
+    unified = load(config.model)
+    identity = world.gather(hash_model(config.model) if world.rank == 0 else "")[0]
+    if world.rank == 0:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        save_config(config, Path(config.out, "config.yaml"))
+    return unified, identity
 
 
 def open_all(config: EvaluateConfig) -> list[Benchmark]:
