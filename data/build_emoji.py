@@ -12,37 +12,22 @@ They are joined by code point. Pictures are composited on white, 64×64, lossy W
 """
 
 import argparse
-import gzip
-import io
 import json
-import tarfile
 from collections import Counter
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-
-from PIL import Image
+from typing import Any
 
 from data.emoji_captions import captions_of, describe_tones
 from data.emoji_names import aliases_of, name_of
 from data.emoji_pictures import SIZE, Pictures, drop_borrowed, drop_copies, load_pictures, strip_selector, variants_of
 from data.emoji_splits import SPLITS, STYLES, image_id_of, split_of
+from data.shard_writer import Sample, write_shards
 
 SAMPLES_PER_SHARD = 1250
-WEBP_QUALITY = 100
 SOURCES = {
     "flat": {"source": "emoji-datasource-google 16.0.0 (Noto Emoji)", "license": "Apache-2.0"},
     "3d": {"source": "@lobehub/fluent-emoji-3d 1.1.0 (Fluent Emoji)", "license": "MIT"},
 }
-
-
-@dataclass(frozen=True)
-class Sample:
-    key: str
-    split: str
-    image: Image.Image
-    metadata: dict[str, Any]
 
 
 def collect_samples(entries: list[dict[str, Any]], pictures: Pictures) -> list[Sample]:
@@ -85,37 +70,6 @@ def _refuse_repetitions(what: str, values: list[str]) -> None:
         raise ValueError(f"{len(repeated)} emoji share a {what}: {', '.join(repeated[:5])}; name them apart")
 
 
-def encode_picture(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=6)
-    return buffer.getvalue()
-
-
-def write_shard(path: Path, samples: list[Sample]) -> None:
-    """A tar, gzipped if named so, without times and owners: the same samples give the same bytes."""
-    with ExitStack() as stack:
-        file: IO[bytes] = stack.enter_context(path.open("wb"))
-        if path.suffix == ".gz":
-            file = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0))  # type: ignore
-        tar = stack.enter_context(tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT))
-        for sample in samples:
-            text = json.dumps(sample.metadata, ensure_ascii=False).encode()
-            for ending, content in (("webp", encode_picture(sample.image)), ("json", text)):
-                member = tarfile.TarInfo(f"{sample.key}.{ending}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-
-
-def write_shards(samples: list[Sample], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.tar.gz"):
-        old.unlink()
-    for split in SPLITS:
-        chosen = [sample for sample in samples if sample.split == split]
-        for number, start in enumerate(range(0, len(chosen), SAMPLES_PER_SHARD)):
-            write_shard(folder / f"{split}-{number:06d}.tar.gz", chosen[start : start + SAMPLES_PER_SHARD])
-
-
 def build(google: Path, fluent: Path, folder: Path, size: int = SIZE) -> list[str]:
     """Writes the shards and returns a summary, one fact a line."""
     entries = json.loads((google / "emoji.json").read_text(encoding="utf-8"))
@@ -125,7 +79,7 @@ def build(google: Path, fluent: Path, folder: Path, size: int = SIZE) -> list[st
     copies = drop_copies(pictures)
     num_borrowed = drop_borrowed(pictures, named)
     samples = collect_samples(named, pictures)
-    write_shards(samples, folder)
+    write_shards(samples, folder, SPLITS, SAMPLES_PER_SHARD, "tar.gz")
     return [
         f"{len(entries) - len(named)} entries are bare skin tones, skipped",
         f"{num_unnamed} Fluent pictures match no code point of the other package, skipped",

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data.build_emoji import Sample, write_shard
 from data.images import load_image
 from data.openclipart_names import Described, captions_of, group_of, name_of, read_metadata
+from data.shard_writer import Sample, write_shards
 
 PACKAGES = ("openclipart-png", "openclipart-svg")
 ROOT = "usr/share/openclipart"
@@ -155,13 +155,7 @@ def build(out: Path, size: int, package_dir: Path | None) -> list[str]:
         samples = collect_samples(read_pictures(root / "png", size, skipped), descriptions)
     if not samples:
         raise ValueError("the packages hold no usable picture: are they openclipart-png and openclipart-svg 0.18?")
-    out.mkdir(parents=True, exist_ok=True)
-    for old in out.glob("*.tar"):
-        old.unlink()
-    for split in SPLITS:
-        chosen = [sample for sample in samples if sample.split == split]
-        for number, start in enumerate(range(0, len(chosen), SAMPLES_PER_SHARD)):
-            write_shard(out / f"{split}-{number:06d}.tar", chosen[start : start + SAMPLES_PER_SHARD])
+    write_shards(samples, out, SPLITS, SAMPLES_PER_SHARD, "tar")
     lines = [f"{reason}\t{path}\n" for reason, paths in sorted(skipped.items()) for path in paths]
     (out / "skipped.txt").write_text("".join(lines), encoding="utf-8")
     num_groups = len({sample.metadata["group"] for sample in samples})

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
 
-from data.code_counts import COUNTS, CodeCounts
+from data.code_counts import BRANCHES, COUNTS, CodeCounts
 from data.key_index import KeyIndex
 
 CONVERSATIONS = "conversations.jsonl"  # of the rows that have some, as LLaVA-1.5 records whose image is the row's key
@@ -106,7 +106,7 @@ class CodeStore:
     def codes(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Pixel and semantic codes, uint16[N, D] each, read-only views of the file."""
         branches = []
-        for name in ("pixel", "semantic"):
+        for name in BRANCHES:
             codes = self._value(name, index).flatten().to_numpy(zero_copy_only=True)
             if codes.size == self.num_patches * self.depth:  # another size is named by the check
                 codes = codes.reshape(self.num_patches, -1)

@@ -19,7 +19,7 @@ class MMVet(Benchmark):
 
     def questions(self) -> list[Question]:
         [path] = self.question_files()
-        records = read_json(path)
+        records = read_json(path, unique_keys=True)
         if not isinstance(records, dict) or not records:
             raise ValueError(f"{path} holds no questions by their id: this is not the mm-vet.json of MM-Vet")
         for record in records.values():

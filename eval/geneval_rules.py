@@ -50,7 +50,9 @@ def decide(detections: Sequence[Detection], metadata: Mapping[str, Any]) -> tupl
 
 
 def relations(box: Sequence[float], other: Sequence[float]) -> set[str]:
-    """Where the first box [x1, y1, x2, y2] stands seen from the second; y points down."""
+    """Where the first box [x1, y1, x2, y2] stands seen from the second; y points down. Raises ValueError."""
+    if not all(map(math.isfinite, (*box, *other))):
+        raise ValueError(f"the boxes {list(box)} and {list(other)} are not all numbers")
     offset = [(box[i] + box[i + 2] - other[i] - other[i + 2]) / 2 for i in (0, 1)]
     sizes = [abs(box[i + 2] - box[i]) + abs(other[i + 2] - other[i]) for i in (0, 1)]
     beyond = [
@@ -67,6 +69,8 @@ def _counted(detections: Sequence[Detection], tag: str) -> Objects:
     threshold = COUNTING_THRESHOLD if tag == "counting" else THRESHOLD
     objects: dict[str, list[Detection]] = defaultdict(list)
     for detection in sorted(detections, key=lambda one: -one["score"]):
+        if not 0 <= detection["score"] <= 1:  # NaN is neither
+            raise ValueError(f"a detected {detection['class']} has the score {detection['score']}, not one from 0 to 1")
         group = objects[detection["class"]]
         if detection["score"] > threshold and len(group) < MAX_OBJECTS:
             group.append(detection)

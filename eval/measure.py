@@ -15,10 +15,8 @@ from data.shards import RawSample
 from eval.fid import FidFeatures, levels
 from eval.judge import Judge
 from eval.reconstruction import from_pixel_values, psnr, ssim
-from tokenizer import DualTokenizer
+from tokenizer import BRANCHES, DualTokenizer
 from tokenizer.perceptual import build_lpips
-
-BRANCHES = ("pixel", "semantic")
 
 
 @dataclass(frozen=True)

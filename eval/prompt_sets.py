@@ -124,7 +124,7 @@ class DPG(PromptSet):
         grid = load_image(next((folder / "grids").glob("*.png")))
         return [
             f"bash dpg_bench/dist_eval.sh {folder}/grids {grid.width // 2}",
-            "dualtoken score dpg --answers FILE.jsonl --csv dpg_bench.csv",
+            f"dualtoken score dpg --answers {folder}/grids/*_results_detail.txt --csv dpg_bench/dpg_bench.csv",
         ]
 
 

@@ -16,11 +16,12 @@ from data.images import ImageTransform, load_image
 from eval.class_texts import CaptionedFiles, ClassTexts
 from eval.frechet import Moments, frechet_distance
 from eval.judge import Judge
-from eval.measure import BRANCHES, Instruments
+from eval.measure import Instruments
 from eval.parts import Parts
 from eval.reconstruction import means as pair_means
 from eval.retrieval import recall, retrieval_at_1
 from eval.zero_shot import accuracy, class_features
+from tokenizer import BRANCHES
 
 FEATURES = ("quantized", "tower")
 

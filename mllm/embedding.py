@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenizer import DualCodes
+from tokenizer import BRANCHES, DualCodes
 
 
 class VisualEmbedding(nn.Module):
@@ -20,7 +20,7 @@ class VisualEmbedding(nn.Module):
 
     def __init__(self, visual_input: str, width: int, hidden_size: int, grid: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.branches = ("pixel", "semantic") if visual_input == "both" else (visual_input,)
+        self.branches = BRANCHES if visual_input == "both" else (visual_input,)
         self.up = nn.Linear(len(self.branches) * width, hidden_size)
         self.down = nn.Linear(hidden_size, hidden_size)
         if grid is not None:

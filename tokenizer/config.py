@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+BRANCHES = ("pixel", "semantic")
+
 
 @dataclass(frozen=True)
 class QuantizerConfig:
@@ -62,7 +64,7 @@ class TokenizerConfig:
             raise ValueError(f"projection must be linear or attention, not {self.projection!r}")
         if self.crop not in ("center", "squash", "pad"):
             raise ValueError(f"crop must be center, squash or pad, not {self.crop!r}")
-        for name in ("pixel", "semantic"):
+        for name in BRANCHES:
             update = getattr(self, name).ema_update
             if update not in ("per_forward", "per_depth"):
                 raise ValueError(f"{name}.ema_update must be per_forward or per_depth, not {update!r}")

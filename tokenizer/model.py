@@ -17,13 +17,12 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tokenizer.config import TokenizerConfig
+from tokenizer.config import BRANCHES, TokenizerConfig
 from tokenizer.decoder import Decoder
 from tokenizer.projection import PROJECTIONS
 from tokenizer.quantizer import ResidualQuantizer
 from tokenizer.tower import VisionTower, check_taps
 
-BRANCHES = ("pixel", "semantic")
 T = TypeVar("T")
 
 

@@ -132,7 +132,7 @@ def _of_drawings(stage: Path, export: Path | None) -> Iterator[Figure]:
 def _of_benchmarks(scores: dict[str, Any]) -> Iterator[Figure]:
     for name, task in scores["tasks"].items():
         headline = task["headline"]
-        rows = {row: task[row][headline] for row in ROWS if headline in task.get(row, {})}
+        rows = {row: task[row][headline] for row in ROWS if task.get(row, {}).get(headline) is not None}
         if "model" in rows:
             partial = ", partial" if task["partial"] else ""
             beside = ", ".join(f"{row} {value:.4g}" for row, value in rows.items() if row != "model")

@@ -129,7 +129,7 @@ def figures(result: dict[str, Any]) -> list[tuple[str, str]]:
         lines += [
             (f"{name} {row} {task['headline']}{mark}", f"{task[row][task['headline']]:.4g}")
             for row in ROWS
-            if task["headline"] in task.get(row, {})
+            if task.get(row, {}).get(task["headline"]) is not None
         ]
     return lines
 

@@ -17,6 +17,7 @@ unused between blocks, the CUDA context, NCCL's buffers, the maps of eager atten
 from dataclasses import dataclass
 
 from heads.cross_entropy import CHUNK_NUMBERS, MIN_CHUNK_ROWS
+from heads.sampling import BRANCHES
 from mllm.model import UnifiedModel
 from train.engine import EngineConfig
 from train.flops import Work, learns
@@ -69,7 +70,7 @@ def activations(model: UnifiedModel, work: Work, precision: str, checkpointing: 
     weight = model.llm.get_output_embeddings().weight
     vocabulary, width = weight.shape
     text = _classifier(work.text_targets, 1, vocabulary, width, size, below, weight.requires_grad)
-    heads = sum(_head(model, branch, work.visual_targets, size, below) for branch in ("pixel", "semantic"))
+    heads = sum(_head(model, branch, work.visual_targets, size, below) for branch in BRANCHES)
     projector = 2 * size * config.hidden_size * work.patches if learns(model.visual_embedding) else 0
     embeddings = 2 * residual * config.hidden_size * work.positions
     return per_position * work.positions + embeddings + projector + text + heads

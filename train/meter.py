@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from heads.sampling import BRANCHES
 from mllm.config import LossWeights
 from mllm.loss import LossSums, loss
 from train.distributed import World
@@ -33,7 +34,7 @@ class LossMeter:
         if sums.text_count:
             metrics["text.loss"] = (sums.text_loss / num_text).item()
             metrics["text.accuracy"] = (sums.text_correct / num_text).item()
-        for branch in ("pixel", "semantic") if sums.visual_count else ():
+        for branch in BRANCHES if sums.visual_count else ():
             losses = getattr(sums, f"{branch}_loss") / num_visual
             correct = getattr(sums, f"{branch}_correct") / num_visual
             metrics[f"{branch}.loss"], metrics[f"{branch}.accuracy"] = losses.mean().item(), correct.mean().item()

@@ -20,7 +20,7 @@ class TokenizerEncoder:
 
     def __init__(self, tokenizer: DualTokenizer, device: torch.device | str = "cpu", batch_size: int = 16):
         self.tokenizer, self.device, self.batch_size = tokenizer.freeze().to(device), device, batch_size
-        self.transform = ImageTransform(tokenizer.image_size)  # that of `dualtoken pretokenize`
+        self.transform = ImageTransform(tokenizer.image_size, tokenizer.config.crop)  # that of `dualtoken pretokenize`
 
     @property
     def num_patches(self) -> int:

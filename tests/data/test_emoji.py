@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.build_emoji import Sample, collect_samples, write_shards
+from data.build_emoji import collect_samples
 from data.emoji_captions import captions_of, describe_tones
 from data.emoji_names import aliases_of, name_of, with_article
 from data.emoji_pictures import drop_borrowed, drop_copies, load_pictures
 from data.emoji_splits import SPLITS, image_id_of, split_group, split_of
+from data.shard_writer import Sample, write_shards
 from data.shards import RawSample, iterate_shards
 
 SHARDS = Path(__file__).parents[2] / "assets" / "emoji"
@@ -161,7 +162,7 @@ def test_copies_and_borrowed_pictures_are_dropped():
 def test_shards_are_reproducible_and_names_must_differ(tmp_path: Path):
     samples = [Sample(f"{number}-flat", "train", solid((number, 0, 0)), {"caption": "x"}) for number in range(3)]
     for name in ("one", "two"):
-        write_shards(samples, tmp_path / name)
+        write_shards(samples, tmp_path / name, ["train"], 1250, "tar.gz")
     one, two = (tmp_path / name / "train-000000.tar.gz" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     assert [sample.key for sample in iterate_shards(one)] == ["0-flat", "1-flat", "2-flat"]

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval import dpg
+from eval.dpg_files import Question, read_answers, read_detail, read_questions
 
 CSV = """item_id,text,proposition_id,dependency,tuple,question_natural_language
 a,t,1,0,entity - whole (dog),Is there a dog?
@@ -21,8 +22,8 @@ def load(tmp_path, answers, csv=CSV):
     keys = ("item_id", "image", "proposition_id", "answer")
     lines = [json.dumps(dict(zip(keys, row, strict=True))) for row in answers]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    questions = dpg.read_questions(str(tmp_path / "dpg.csv"))
-    return dpg.score(questions, dpg.read_answers(str(tmp_path / "a.jsonl"), questions, "dpg.csv"))
+    questions = read_questions(str(tmp_path / "dpg.csv"))
+    return dpg.score(questions, read_answers(str(tmp_path / "a.jsonl"), questions, "dpg.csv"))
 
 
 ANSWERS = [("a", 0, 1, "yes"), ("a", 0, 2, "no"), ("a", 0, 3, "yes"),
@@ -58,8 +59,8 @@ def test_answers_that_are_neither_are_counted(tmp_path):
         load(tmp_path, [], CSV.replace('"1, 2"', "9"))
 
 
-QUESTIONS = {1: dpg.Question([], "entity - whole"), 2: dpg.Question([1], "attribute - color"),
-             3: dpg.Question([1, 2], "relation - spatial")}  # fmt: skip
+QUESTIONS = {1: Question([], "entity - whole"), 2: Question([1], "attribute - color"),
+             3: Question([1, 2], "relation - spatial")}  # fmt: skip
 PICTURE = st.fixed_dictionaries({proposition: st.sampled_from(["yes", "no", "maybe"]) for proposition in QUESTIONS})
 
 
@@ -81,3 +82,45 @@ def test_order_and_duplication_change_nothing_and_dependencies_only_cost(prompts
         counted = dpg.with_dependencies(QUESTIONS, given_answers)
         assert all(counted[number] <= (given_answers[number] == "yes") for number in QUESTIONS)
     assert 0 <= expected["overall"] <= 1
+
+
+CORNERS = ("(0, 0, 8, 8)", "(8, 0, 16, 8)")  # of the pictures of a grid, as the official code crops them
+TEXTS = {("a", 1): "Is there a dog?", ("a", 2): "Is it red?", ("a", 3): "Is it left?", ("b", 1): "Is there a cat?"}
+
+
+def detail(tmp_path, answers):
+    lines = [f"/grids/{item}.png, {CORNERS[i]}, {TEXTS[item, p]}, {answer}\n" for item, i, p, answer in answers]
+    (tmp_path / "x_detail.txt").write_text("".join(lines))
+    (tmp_path / "dpg.csv").write_text(CSV)
+    questions = read_questions(str(tmp_path / "dpg.csv"))
+    return dpg.score(questions, read_detail(str(tmp_path / "x_detail.txt"), questions, "dpg.csv"))
+
+
+def test_the_official_codes_own_record_scores_the_same(tmp_path):
+    assert detail(tmp_path, ANSWERS) == load(tmp_path, ANSWERS)
+    assert detail(tmp_path, ANSWERS[::-1]) == load(tmp_path, ANSWERS)  # ranks write in any order
+
+
+def test_a_prompt_at_which_the_official_code_failed_is_left_out_and_counted(tmp_path):
+    result = detail(tmp_path, ANSWERS[1:])  # the first question is what the official reader skips
+    assert result["overall"] == 1 and result["warnings"]["prompts_left_out_as_incomplete"] == 1
+
+
+def test_a_record_that_does_not_fit_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="once more"):
+        detail(tmp_path, [*ANSWERS, ANSWERS[0]])
+    with pytest.raises(ValueError, match="no prompt with an answer to each"):
+        detail(tmp_path, ANSWERS[:1])
+    questions = read_questions(str(tmp_path / "dpg.csv"))
+    for line, message in (("a.png, Is it?, yes", "is not 'PATH"), ("c.png, (0, 0, 8, 8), Is it?, yes", "version")):
+        (tmp_path / "bad.txt").write_text(line)
+        with pytest.raises(ValueError, match=message):
+            read_detail(str(tmp_path / "bad.txt"), questions, "dpg.csv")
+
+
+def test_a_questions_text_may_hold_commas_and_begin_another(tmp_path):
+    texts = ("Is it", "Is it, or not?", "Is it")
+    questions = {"a": {number: Question([], "e", text) for number, text in enumerate(texts, start=1)}}
+    lines = ("Is it, or not?, no", "Is it, yes", "Is it, maybe")
+    (tmp_path / "x.txt").write_text("".join(f"a.png, (0, 0, 8, 8), {line}\n" for line in lines))
+    assert read_detail(str(tmp_path / "x.txt"), questions, "csv") == {"a": {0: {2: "no", 1: "yes", 3: "maybe"}}}

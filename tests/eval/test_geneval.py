@@ -47,6 +47,13 @@ def test_relations_shrink_by_a_tenth_of_both_sizes():
     assert relations([0, 0, 10, 10], [0, 0, 10, 10]) == set()
 
 
+def test_a_score_or_box_that_is_no_number_is_an_error():
+    with pytest.raises(ValueError, match="score nan"):
+        right([found("dog"), found("dog", float("nan"))], [DOG])
+    with pytest.raises(ValueError, match="not all numbers"):
+        relations([0, 0, 10, float("nan")], [0, 20, 10, 30])
+
+
 def test_a_position_refers_to_the_objects_of_an_earlier_clause():
     clauses = [DOG, {"class": "cat", "count": 1, "position": ["left of", 0]}]
     dog, cat = found("dog", box=(50, 0, 60, 10)), found("cat")

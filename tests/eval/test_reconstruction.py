@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from eval.reconstruction import from_pixel_values, psnr, score, ssim
 
@@ -106,3 +109,28 @@ def test_nan_is_an_error_and_no_figure():
     for pair in ((broken, torch.zeros_like(broken)), (torch.zeros_like(broken), broken)):
         with pytest.raises(ValueError, match="images hold NaN"):
             psnr(*pair)
+
+
+IMAGES = arrays(np.float64, (2, 3, 12, 13), elements=st.integers(0, 255).map(lambda level: level / 255))
+
+
+@settings(max_examples=30, deadline=None)
+@given(IMAGES, IMAGES)
+def test_both_are_symmetric_and_know_no_direction_and_no_order_of_channels_or_images(x, y):
+    for measure in (psnr, ssim):
+        expected = pytest.approx(measure(x, y), nan_ok=False)
+        assert measure(y, x) == expected
+        assert measure(x[..., ::-1], y[..., ::-1]) == expected and measure(x[:, ::-1], y[:, ::-1]) == expected
+        assert measure(x.swapaxes(2, 3), y.swapaxes(2, 3)) == expected
+        assert measure(x[::-1], y[::-1])[::-1] == expected
+    assert psnr(1 - x, 1 - y) == pytest.approx(psnr(x, y))
+    assert (abs(ssim(x, y)) <= 1 + 1e-9).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(IMAGES, st.integers(1, 60))
+def test_an_error_of_twice_the_size_costs_six_decibels(x, levels):
+    dark = x * (135 / 255)  # so that neither error leaves the range
+    dark = np.round(dark * 255) / 255
+    once, twice = (psnr(dark, dark + factor * levels / 255) for factor in (1, 2))
+    assert once - twice == pytest.approx(20 * math.log10(2))
