@@ -43,6 +43,8 @@ def judge(path: str) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
         try:
             metadata = _metadata(row)
+            if not metadata.get("include"):
+                raise ValueError("its metadata has no 'include', and any picture would be right")
             correct, reason = decide(row["detections"], metadata)
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             what = f"lacks {error}" if isinstance(error, KeyError) else str(error)

@@ -57,12 +57,16 @@ def match(
     if any("question_id" in row for row in answers):
         responses = by_id(answers, "question_id", answers_name)
         require_same_ids((row["question_id"] for row in labels), responses, labels_name, answers_name)
-        return [Row(row["label"], _response(responses[row["question_id"]])) for row in labels]
-    if len(labels) != len(answers):
+        answers = [responses[row["question_id"]] for row in labels]
+    elif len(labels) != len(answers):
         raise ValueError(
             f"{answers_name} holds {len(answers)} answers without question_id, {labels_name} {len(labels)} questions: "
             "they are matched in order, so their number must be the same"
         )
+    for row, answer in zip(labels, answers, strict=True):  # ids repeat from split to split, questions do not
+        asked, text = answer.get("question", answer.get("prompt")), row.get("text")
+        if isinstance(asked, str) and isinstance(text, str) and text.strip() not in asked:
+            raise ValueError(f"{answers_name} answers {asked!r} where {labels_name} asks {text!r}: another split?")
     return [Row(row["label"], _response(answer)) for row, answer in zip(labels, answers, strict=True)]
 
 

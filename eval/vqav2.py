@@ -84,6 +84,8 @@ def read_annotations(questions_path: str | Path, annotations_path: str | Path) -
             raise ValueError(f"{where} has no reference answers: a split without public answers cannot be scored here")
         if not all(isinstance(record, dict) and isinstance(record.get("answer"), str) for record in answers):
             raise ValueError(f"{where} has a reference without a text in 'answer'")
+        if len({repr(record.get("answer_id")) for record in answers}) < len(answers):
+            raise ValueError(f"{where} has references without an answer_id each, by which equal answers are told apart")
         if annotation.get("image_id", image_id := questions[question_id].get("image_id")) != image_id:
             raise ValueError(f"{where} is about another image than in {questions_path}: the versions differ")
     return list(annotations.values())

@@ -78,6 +78,15 @@ def take_off_adapters(weights: Mapping[str, Tensor], config: LoraConfig, folder:
     return own
 
 
+def refuse_adapter(folder: Path) -> None:
+    """Raises ValueError where the weights in `folder` are not all of the model: its adapter lies beside them."""
+    if (folder / ADAPTER).is_dir():
+        raise ValueError(
+            f"{folder} keeps its adapter apart (lora.merge=false), and its weights alone are those before training: "
+            "export a checkpoint of its run, in which the adapter is merged, or load the folder as it is"
+        )
+
+
 @torch.no_grad()
 def merge_adapter(llm: PreTrainedModel, folder: Path, whole: Callable[[nn.Parameter], AbstractContextManager]) -> None:
     """Adds the adapter in `folder` to the matrices of `llm`; inside `whole(parameter)` a parameter may be written."""

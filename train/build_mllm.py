@@ -16,6 +16,7 @@ from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
 from heads.sampling import BRANCHES
 from mllm.config import UnifiedConfig, VisualSpec
 from mllm.llm import build_llm, outline_llm, set_checkpointing
+from mllm.lora import refuse_adapter
 from mllm.model import UnifiedModel
 from mllm.pretrained import Unified, load_unified
 from mllm.weights import WeightFiles
@@ -82,6 +83,7 @@ def outline(init: str | None, model: UnifiedConfig, tokenizer: str | None, vocab
 def frozen_weights(init: str | None, model: UnifiedConfig) -> Mapping[str, Tensor]:
     """Weights that a stage did not draw at random when it began: it still has them where it does not train them."""
     if init is not None:
+        refuse_adapter(local_folder(init))
         return WeightFiles(local_folder(init))
     if model.llm.path is None:
         return {}

@@ -14,7 +14,8 @@ from train.checkpoint import load_state
 class CheckpointWeights(Mapping[str, Tensor]):
     """The weights `names`. Trained ones are float32, put together from the pieces of all ranks when they are asked for.
 
-    `kind` is "fp32", or "average" where the run keeps an average of its weights. A checkpoint holds what is trained
+    `kind` is "fp32", or "average" where the run keeps an average of its weights; a checkpoint of before it did has
+    none, and its weights are their own average. A checkpoint holds what is trained
     alone (train/masters.py); `frozen` is called for the others, if there are any.
     """
 
@@ -27,7 +28,7 @@ class CheckpointWeights(Mapping[str, Tensor]):
         for rank in range(load_state(checkpoint / "state.pt")["world_size"]):
             shard = load_state(checkpoint / f"shard-{rank:05d}.pt", mmap=True)
             self._shapes |= shard["shapes"]
-            for flat, fragments in zip(shard[kind], shard["fragments"], strict=True):
+            for flat, fragments in zip(shard.get(kind, shard["fp32"]), shard["fragments"], strict=True):
                 for name, offset, start, numel in fragments:
                     self._pieces[name].append((offset, flat.view(-1)[start : start + numel]))
         self._frozen = frozen() if set(names) - set(self._shapes) else {}

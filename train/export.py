@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mllm.lora import add_adapters, take_off_adapters
+from mllm.lora import add_adapters, refuse_adapter, take_off_adapters
 from mllm.pretrained import Unified, load_unified, read_config, save_unified
 from mllm.weights import MAX_SHARD_SIZE, WeightFiles, parse_dtype, parse_size
 from train.card_facts import read_figures, read_history
@@ -54,7 +54,9 @@ def export(
 
 def open_source(path: Path) -> Source:
     """An exported folder, a run folder of `dualtoken train` (its export/, else its newest checkpoint), a checkpoint."""
+    path = path.resolve()  # so that it has parents, whatever the working folder
     if (path / "config.json").is_file():
+        refuse_adapter(path)
         run = path.parent if path.name == "export" and (path.parent / "config.yaml").is_file() else None
         return Source(load_unified(path, device="meta"), WeightFiles(path), run, None)
     if (path / "config.yaml").is_file():

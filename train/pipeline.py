@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from train.config import load_config
 from train.machine import describe_machine, memory_gb
@@ -66,6 +68,7 @@ def load_pipeline(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
 
 def run_pipeline(config: PipelineConfig) -> list[StageRecord]:
     """Runs what has not finished yet. Raises ValueError at the first stage that fails, after recording it."""
+    signal.signal(signal.SIGTERM, _leave)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     finished = _finished_stages(out / "stages.json", config)
@@ -91,6 +94,11 @@ def run_pipeline(config: PipelineConfig) -> list[StageRecord]:
         f"\nAll {len(records)} stages are done: {_duration(total)} in all, {peak:.1f} GB of memory at most.", flush=True
     )
     return records
+
+
+def _leave(*_: object) -> NoReturn:
+    """On SIGTERM the stage ends first (`_run_stage`): left alone, it would go on beside the next start."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _run_stage(name: str, arguments: list[str]) -> StageRecord:

@@ -48,7 +48,7 @@ def test_relations_shrink_by_a_tenth_of_both_sizes():
 
 
 def test_a_score_or_box_that_is_no_number_is_an_error():
-    with pytest.raises(ValueError, match="score nan"):
+    with pytest.raises(ValueError, match="not one from 0 to 1"):
         right([found("dog"), found("dog", float("nan"))], [DOG])
     with pytest.raises(ValueError, match="not all numbers"):
         relations([0, 0, 10, float("nan")], [0, 20, 10, 30])

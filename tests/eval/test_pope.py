@@ -99,9 +99,17 @@ def test_answers_are_matched_by_id(tmp_path, key):
     assert pope.load(labels, answers) == [Row("yes", "answer 1"), Row("no", "answer 2")]
 
 
+def test_answers_of_another_split_are_an_error_though_their_ids_are_the_same(tmp_path):
+    labels = write_lines(tmp_path / "labels.json", LABELS)
+    rows = [{"question_id": row["question_id"], "prompt": "Is a cat there?", "text": "Yes"} for row in LABELS]
+    with pytest.raises(ValueError, match="another split"):
+        pope.load(labels, write_lines(tmp_path / "answers.jsonl", rows))
+
+
 def test_answers_without_ids_are_matched_in_order(tmp_path):
     labels = write_lines(tmp_path / "labels.json", LABELS)
-    answers = write_lines(tmp_path / "answers.jsonl", [{"question": "?", "answer": text} for text in ("Yes", "No")])
+    rows = [{"question": "Is it?", "answer": text} for text in ("Yes", "No")]
+    answers = write_lines(tmp_path / "answers.jsonl", rows)
     assert pope.load(labels, answers) == [Row("yes", "Yes"), Row("no", "No")]
 
 

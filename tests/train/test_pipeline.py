@@ -1,7 +1,11 @@
 """Pipelines: order, records, resuming, failing; and the launcher of several processes."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -151,3 +155,17 @@ def test_launch_raises_the_sentence_of_a_mistake_once(worker, tmp_path):
 def test_launch_reports_other_failures_by_their_exit_code(worker, tmp_path):
     with pytest.raises(SystemExit, match=r"ended with exit code 7"):
         launch(worker, ["crash", str(tmp_path)], 1)
+
+
+def test_a_pipeline_that_is_told_to_end_ends_its_stage_first(write, tmp_path):
+    stage = "python -c \"import os, time; open('${out}/pid', 'w').write(str(os.getpid())); time.sleep(60)\""
+    code = f"from train.pipeline import *; run_pipeline(load_pipeline({write(('one', stage))!r}))"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    pid = tmp_path / "run" / "pid"
+    while not (pid.exists() and pid.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)

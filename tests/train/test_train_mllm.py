@@ -291,6 +291,16 @@ def test_adapters_are_merged_into_the_export_or_lie_beside_it(alone):
     assert all(torch.equal(after[name], merged[name]) for name in before if name.startswith("llm."))
 
 
+def test_a_checkpoint_with_adapters_is_exported_merged(alone, tmp_path):
+    expected = load_file(alone / "merged" / "export" / "model.safetensors")
+    for name in ("merged", "apart"):
+        export(str(latest_checkpoint(alone / name / "checkpoints")), str(tmp_path / name))
+        exported = load_file(tmp_path / name / "model.safetensors")
+        assert exported.keys() == expected.keys() and all(torch.equal(exported[n], expected[n]) for n in expected)
+    with pytest.raises(ValueError, match="keeps its adapter apart"):
+        export(str(alone / "apart"), str(tmp_path / "bare"))
+
+
 def test_lora_is_named_where_it_is_meant(tmp_path):
     with pytest.raises(ValueError, match="names both llm and lora"):
         tiny_config(tmp_path, trainable=["llm", "lora"])
