@@ -105,7 +105,8 @@ def sheet(config: AblateTokenizerConfig, folders: dict[str, str]) -> Image.Image
     sheets: list[Any] = []
     for name, folder in folders.items():
         tokenizer = DualTokenizer.from_pretrained(f"{folder}/export")
-        images = ImageSet(evaluation.images, ImageTransform(tokenizer.image_size, tokenizer.config.crop)).spread(config.pictures)
+        transform = ImageTransform(tokenizer.image_size, tokenizer.config.crop)
+        images = ImageSet(evaluation.images, transform).spread(config.pictures)
         captions = [name] * len(images.pixel_values)
         sheets.append(reconstruction_sheet(tokenizer, images.pixel_values, config.pictures, 2, captions))
     whole = Image.new("RGB", (sheets[0].width, sum(part.height for part in sheets)), "white")
