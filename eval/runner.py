@@ -28,7 +28,7 @@ from eval.benchmark_seed import SEED
 from eval.benchmark_vqav2 import VQAv2
 from eval.examples import write_examples
 from eval.files import write_json
-from eval.manifest import hash_files, versions
+from eval.manifest import hash_files, hash_names_and_sizes, versions
 from eval.ranks import Alone, Ranks
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def run_benchmarks(
         questions = [everything[place] for place in places]
         partial = len(questions) < len(everything)
         length = max_new_tokens or benchmark.max_new_tokens
-        settings = {**made_from, **describe(benchmark, length)}
+        described = describe(benchmark, length, everything)
+        settings = {**made_from, **described}
         started = time.monotonic()
         answers = Answers(out_dir / "answers" / benchmark.name, settings, ranks.rank)
         predictions = collect(answers, everything, places, respond, length, ranks)
@@ -130,7 +131,7 @@ def run_benchmarks(
         if ranks.rank > 0:
             continue
         manifest.setdefault("tasks", {})[benchmark.name] = {
-            **describe(benchmark, length),
+            **described,
             "folder": str(benchmark.folder),
             "questions": len(questions),
             "of": len(everything),
@@ -164,12 +165,13 @@ def run_benchmarks(
     return result
 
 
-def describe(benchmark: Benchmark, max_new_tokens: int) -> dict[str, Any]:
+def describe(benchmark: Benchmark, max_new_tokens: int, questions: Sequence[Question]) -> dict[str, Any]:
     """What decides an answer beside the model, and the order of the questions."""
     return {
         "benchmark": benchmark.name,
         "split": benchmark.split,
         "question_files": hash_files(benchmark.question_files(), benchmark.folder),
+        "picture_files": hash_names_and_sizes({one.image for one in questions if isinstance(one.image, Path)}),
         "decoding": "greedy, LLaVA-1.5 prompts",
         "max_new_tokens": max_new_tokens,
     }

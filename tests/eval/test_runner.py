@@ -199,6 +199,27 @@ def test_a_limit_takes_whole_groups_and_marks_the_result(data, tmp_path):
         run_benchmarks(open_benchmarks(data, SPLIT, ALL), knows, tmp_path, limit=0)
 
 
+def test_other_pictures_of_the_same_names_are_asked_about_again(data, tmp_path):
+    asked = []
+
+    def respond(questions, max_new_tokens):
+        asked.extend(questions)
+        return [(number, "red") for number in range(len(questions))]
+
+    def run():
+        asked.clear()
+        run_benchmarks(open_benchmarks(data, SPLIT, ["vqav2"]), respond, tmp_path / "out")
+        return len(asked)
+
+    assert run() > 0 and run() == 0
+    file = next((data / SPLIT / "images").glob("*.png"))
+    content = file.read_bytes()
+    write(file, content + b"\0")
+    asked_again = run()
+    write(file, content)
+    assert asked_again > 0
+
+
 def test_take_spreads_evenly():
     questions = [Question("", b"", str(i), "", i // 2, False, None) for i in range(20)]
     assert take(questions, 4) == [0, 1, 10, 11]
