@@ -83,8 +83,9 @@ def outline(init: str | None, model: UnifiedConfig, tokenizer: str | None, vocab
 def frozen_weights(init: str | None, model: UnifiedConfig) -> Mapping[str, Tensor]:
     """Weights that a stage did not draw at random when it began: it still has them where it does not train them."""
     if init is not None:
-        refuse_adapter(local_folder(init))
-        return WeightFiles(local_folder(init))
+        folder = local_folder(init)
+        refuse_adapter(folder)
+        return WeightFiles(folder)
     if model.llm.path is None:
         return {}
     llm = AutoModelForCausalLM.from_pretrained(model.llm.path)

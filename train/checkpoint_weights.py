@@ -15,8 +15,8 @@ class CheckpointWeights(Mapping[str, Tensor]):
     """The weights `names`. Trained ones are float32, put together from the pieces of all ranks when they are asked for.
 
     `kind` is "fp32", or "average" where the run keeps an average of its weights; a checkpoint of before it did has
-    none, and its weights are their own average. A checkpoint holds what is trained
-    alone (train/masters.py); `frozen` is called for the others, if there are any.
+    none, and its weights are their own average. A checkpoint holds what is trained alone (train/masters.py); `frozen`
+    is called for the others, if there are any.
     """
 
     def __init__(

@@ -68,7 +68,6 @@ def load_pipeline(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
 
 def run_pipeline(config: PipelineConfig) -> list[StageRecord]:
     """Runs what has not finished yet. Raises ValueError at the first stage that fails, after recording it."""
-    signal.signal(signal.SIGTERM, _leave)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     finished = _finished_stages(out / "stages.json", config)
@@ -97,7 +96,6 @@ def run_pipeline(config: PipelineConfig) -> list[StageRecord]:
 
 
 def _leave(*_: object) -> NoReturn:
-    """On SIGTERM the stage ends first (`_run_stage`): left alone, it would go on beside the next start."""
     raise SystemExit(128 + signal.SIGTERM)
 
 
@@ -107,6 +105,7 @@ def _run_stage(name: str, arguments: list[str]) -> StageRecord:
         process = subprocess.Popen(_executable(arguments))
     except OSError as error:
         raise ValueError(f"stage {name!r} cannot start: {error}") from error
+    previous = signal.signal(signal.SIGTERM, _leave)  # until the stage has ended: alone, it would go on beside the next
     try:
         while process.poll() is None:
             peak = max(peak, memory_gb(process.pid))
@@ -118,6 +117,8 @@ def _run_stage(name: str, arguments: list[str]) -> StageRecord:
         process.terminate()
         process.wait()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return StageRecord(name, arguments, process.returncode, round(time.monotonic() - started, 1), round(peak, 2))
 
 

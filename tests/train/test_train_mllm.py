@@ -1,4 +1,7 @@
-"""The stages of the unified model, end to end at miniature size: killed and resumed, continued, refused, measured."""
+"""The stages of the unified model, end to end at miniature size: killed and resumed, continued, refused, measured.
+
+Long because starting processes takes seconds: the stages of one script serve every question about them.
+"""
 
 import json
 import os
