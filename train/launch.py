@@ -16,6 +16,7 @@ from typing import TypeVar
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun in each process that it starts
 USER_MISTAKE = 2  # the exit code that says: the sentence is in the error file
 PEER_LOST = 3  # the exit code that says: another process ended, and it is the one to ask
+PATIENCE = 10.0  # seconds that such a process waits, so that the one to ask has ended before torchrun ends all others
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")  # as gloo and NCCL put it
 
 Config = TypeVar("Config")
@@ -90,6 +91,7 @@ def run_launched(config_class: type[Config], main: Callable[[Config], None]) -> 
         sys.exit(USER_MISTAKE)
     except RuntimeError as error:
         if is_launched() and any(words in str(error) for words in LOST):
+            time.sleep(PATIENCE)
             sys.exit(PEER_LOST)
         raise
     finally:
