@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from data.sources import SourceConfig, open_sources
 from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
@@ -74,13 +73,15 @@ def outline(init: str | None, model: UnifiedConfig, tokenizer: str | None, vocab
         return unified
     text, dual_tokenizer = Vocabulary.from_pretrained(vocabulary), DualTokenizer.from_pretrained(tokenizer or "")
     with torch.device("meta"):
-        llm = outline_llm(model.llm, len(text))
+        llm = outline_llm(model.llm, len(text), text.new_ids)
         spec = VisualSpec.of(dual_tokenizer)
         unified_model = UnifiedModel(model, spec, len(text), dual_tokenizer.codebooks(), llm=llm)
     return Unified(unified_model, text, dual_tokenizer)
 
 
-def frozen_weights(init: str | None, model: UnifiedConfig) -> Mapping[str, Tensor]:
+def frozen_weights(
+    init: str | None, model: UnifiedConfig, vocabulary: Vocabulary, dtype: torch.dtype
+) -> Mapping[str, Tensor]:
     """Weights that a stage did not draw at random when it began: it still has them where it does not train them."""
     if init is not None:
         folder = local_folder(init)
@@ -88,7 +89,7 @@ def frozen_weights(init: str | None, model: UnifiedConfig) -> Mapping[str, Tenso
         return WeightFiles(folder)
     if model.llm.path is None:
         return {}
-    llm = AutoModelForCausalLM.from_pretrained(model.llm.path)
+    llm = build_llm(model.llm, len(vocabulary), dtype, vocabulary.new_ids)
     return {f"llm.{name}": parameter for name, parameter in llm.named_parameters()}
 
 

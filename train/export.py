@@ -88,7 +88,7 @@ def open_checkpoint(checkpoint: Path, run: Path) -> Source:
     trained = {name.replace(".base_layer.", "."): name for name, _ in unified.model.named_parameters()}
 
     def frozen() -> Mapping[str, Tensor]:
-        weights = frozen_weights(config.init, config.model)
+        weights = frozen_weights(config.init, config.model, unified.vocabulary, config.engine.dtype)
         return {trained[n]: weights[n] for n in weights if n in trained} if config.has_adapters else weights
 
     weights: Mapping[str, Tensor] = CheckpointWeights(checkpoint, trained.values(), kind, frozen)
