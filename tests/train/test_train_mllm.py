@@ -209,6 +209,9 @@ def one_process(folder: Path) -> None:
         drawing,
         reading_config(folder, out=f"{folder}/samples", samples={"prompts": ["an apple"], "every": 2}),
         reading_config(folder, out=f"{folder}/headless", trainable=["projector", "heads"]),
+        tiny_config(folder, out=f"{folder}/watch", validation={"sources": [{"kind": "draw", "codes": "nowhere"}]}),
+        tiny_config(folder, out=f"{folder}/watch", samples={"prompts": ["a"], "every": 9, "sampling": {"top_k": [1]}}),
+        tiny_config(folder, out=f"{folder}/watch", samples={"every": 9}),
     ):
         try:
             main(wrong)
@@ -269,13 +272,14 @@ def test_more_steps_extend_a_finished_run(alone):
 
 def test_mistakes_are_told_in_one_sentence(alone):
     mistakes = json.loads((alone / "mistakes.json").read_text())
-    diverged, changed, resized, no_model, drawing, samples, headless = mistakes
+    diverged, changed, resized, no_model, drawing, samples, headless, held_out, depths, no_prompt = mistakes
     assert "not finite for" in diverged and "image-" in diverged
     assert "schedule.warmup: 2.0 → 3" in changed
     assert "init=" in resized and "remove all of model but" in resized
     assert "config.json is missing" in no_model
     assert "the model has no heads" in drawing and "samples.every=0" in samples
     assert "trainable names heads, of which this model has none" in headless
+    assert "nowhere" in held_out and "top_k" in depths and "a caption to draw is empty" in no_prompt
     assert all("\n" not in mistake for mistake in mistakes)
 
 
