@@ -4,7 +4,6 @@ Weights pass through memory one at a time, from the files of all ranks to the sh
 `export/`, written at its end, is made by the same writer.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from mllm.weights import MAX_SHARD_SIZE, WeightFiles, parse_dtype, parse_size
 from train.card_facts import read_figures, read_history
 from train.checkpoint import checkpoint_step, latest_checkpoint
 from train.model_card import CardFacts, write_card
+from train.replaced_folder import replaced
 
 
 class Source(NamedTuple):
@@ -43,12 +43,9 @@ def export(
     unified, weights, run, step = open_source(Path(source))
     evaluated = weights.folder if isinstance(weights, WeightFiles) else None
     figures = read_figures(run, evaluated, unified.tokenizer.tokenizer_id, [Path(path) for path in scores])
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_unified(unified.model, partial, unified.vocabulary, unified.tokenizer, weights, stored, max_shard_size)
-    write_card(unified, partial, CardFacts(folder.name, read_history(run, step), figures, license))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with replaced(folder) as partial:
+        save_unified(unified.model, partial, unified.vocabulary, unified.tokenizer, weights, stored, max_shard_size)
+        write_card(unified, partial, CardFacts(folder.name, read_history(run, step), figures, license))
     return folder
 
 

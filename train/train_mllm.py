@@ -5,7 +5,6 @@
 
 import logging
 import math
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from train.parameters import PartsOptimizerConfig, group_parameters
 from train.picture_encoder import TokenizerEncoder
 from train.precision import set_matmul_precision
 from train.rates import RateMeter, matmul_peak
+from train.replaced_folder import replaced
 from train.resume import refuse_changed_config
 from train.run import Run, TrackingConfig
 from train.schedule import ScheduleConfig, lr_multiplier
@@ -271,17 +271,13 @@ class Trainer:
         self.run.finish({**counts, "parameters": self.engine.num_parameters, "ntp": ntp})
 
     def export(self, weights: dict[str, Tensor], step: int) -> None:
-        """Written beside and renamed, so that export/ is never half a model."""
         model, vocabulary, tokenizer = self.unified
-        partial = self.run.export.with_name("export.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        if self.config.has_adapters:
-            weights = take_off_adapters(weights, self.config.lora, partial / ADAPTER)
-        model.save_pretrained(partial, vocabulary, tokenizer, weights)
-        history = read_history(self.run.folder, step)
-        write_card(self.unified, partial, CardFacts(self.run.folder.name, history))
-        shutil.rmtree(self.run.export, ignore_errors=True)
-        partial.rename(self.run.export)
+        with replaced(self.run.export) as partial:
+            if self.config.has_adapters:
+                weights = take_off_adapters(weights, self.config.lora, partial / ADAPTER)
+            model.save_pretrained(partial, vocabulary, tokenizer, weights)
+            history = read_history(self.run.folder, step)
+            write_card(self.unified, partial, CardFacts(self.run.folder.name, history))
 
 
 if __name__ == "__main__":

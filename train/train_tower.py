@@ -25,6 +25,7 @@ from train.distributed import join_world
 from train.loop import Loop, LoopConfig
 from train.optimizer import OptimizerConfig, build_adamw, optimise
 from train.precision import autocast, set_matmul_precision
+from train.replaced_folder import replaced
 from train.resume import refuse_changed_config
 from train.run import Run, TrackingConfig
 from train.schedule import ScheduleConfig
@@ -81,7 +82,8 @@ def main(config: TrainTowerConfig) -> None:
         loss = sigmoid_loss(output.logits_per_image.float())
         norm = optimise(optimizer, loss, config.optimizer.gradient_clipping)
         loop.record(loss=loss, grad_norm=norm, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
-    save_tower(model, tokenizer, config, run.export)
+    with replaced(run.export) as partial:
+        save_tower(model, tokenizer, config, partial)
     num_parameters = sum(p.numel() for p in model.parameters())
     run.finish({"validation": validate(str(run.export), config, world.device), "parameters": num_parameters})
 
