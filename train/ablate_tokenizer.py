@@ -8,6 +8,7 @@ import json
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tokenizer import DualTokenizer
 from train import evaluate_tokenizer, train_tokenizer
 from train.config import load_config
 from train.evaluate_tokenizer import EvaluateTokenizerConfig
+from train.resume import refuse_other_result
 from train.run import flatten, write_atomically
 from train.train_tokenizer import TrainTokenizerConfig
 
@@ -52,6 +54,8 @@ def main(config: AblateTokenizerConfig) -> None:
     plan = {(name, seed): plan_run(config, name, seed) for seed in config.seeds for name in config.variants}
     if not plan:
         raise ValueError("variants or seeds is empty: there is nothing to train")
+    for stage_config in chain(*plan.values()):
+        refuse_other_result(stage_config.out, stage_config)
     figures: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in config.variants}
     for (name, seed), (training, evaluation) in plan.items():
         print(f"{name}, seed {seed}", flush=True)

@@ -26,18 +26,39 @@ def refuse_changed_config(folder: str | Path, config: Any) -> None:
     saved = Path(folder) / "config.yaml"
     if not saved.exists() or latest_checkpoint(Path(folder) / "checkpoints") is None:
         return
-    before = load_config(type(config), saved)  # keys that are newer than the file take their defaults
-    old, new = (_flatten(OmegaConf.to_container(OmegaConf.structured(c))) for c in (before, config))
-    changed = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key) and not _is_in(key, HARMLESS)]
-    refused = [key for key in changed if not _is_in(key, config.loop.allow_changes)]
-    changes = "; ".join(f"{key}: {old.get(key)} → {new.get(key)}" for key in refused or changed)
+    changes = {key: values for key, values in changes_since(saved, config).items() if not _is_in(key, HARMLESS)}
+    refused = {key: values for key, values in changes.items() if not _is_in(key, config.loop.allow_changes)}
     if refused:
         raise ValueError(
-            f"the run in {folder} began with another config ({changes}): restore these keys, go on with the new values "
-            f"by loop.allow_changes=[{','.join(refused)}], or choose another `out` for a new run"
+            f"the run in {folder} began with another config ({_list(refused)}): restore these keys, go on with the new "
+            f"values by loop.allow_changes=[{','.join(refused)}], or choose another `out` for a new run"
         )
-    if changed:
-        logger.warning("the run in %s goes on with another config (%s)", folder, changes)
+    if changes:
+        logger.warning("the run in %s goes on with another config (%s)", folder, _list(changes))
+
+
+def refuse_other_result(folder: str | Path, config: Any) -> None:
+    """Raises ValueError if `folder` holds the result of a stage whose config differs in what decides its result."""
+    if not (Path(folder) / "result.json").exists():
+        return
+    changes = changes_since(Path(folder) / "config.yaml", config)
+    deciding = {key: values for key, values in changes.items() if key == "loop.steps" or not _is_in(key, HARMLESS)}
+    if deciding:
+        raise ValueError(
+            f"the result in {folder} was made with another config ({_list(deciding)}): restore these keys, remove the "
+            "folder, or choose another `out`"
+        )
+
+
+def changes_since(saved: Path, config: Any) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys in which `config` differs from the file `saved`, with both values."""
+    before = load_config(type(config), saved)  # keys that are newer than the file take their defaults
+    old, new = (_flatten(OmegaConf.to_container(OmegaConf.structured(c))) for c in (before, config))
+    return {key: (old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)}
+
+
+def _list(changes: dict[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{key}: {old} → {new}" for key, (old, new) in changes.items())
 
 
 def _is_in(key: str, keys: Iterable[str]) -> bool:

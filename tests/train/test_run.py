@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from train.config import load_config
-from train.resume import refuse_changed_config
+from train.resume import refuse_changed_config, refuse_other_result
 from train.run import Run, TrackingConfig, read_log
 from train.schedule import ScheduleConfig, lr_multiplier
 
@@ -138,6 +138,15 @@ def test_changes_pass_that_are_allowed_by_name_or_by_group(tmp_path: Path, caplo
 def test_harmless_changes_pass(tmp_path: Path):
     begun(tmp_path, Config())
     refuse_changed_config(tmp_path, Config(out="elsewhere", loop=Loop(20)))
+
+
+def test_a_result_that_is_there_is_of_this_config(tmp_path: Path):
+    Run(tmp_path, Config())
+    refuse_other_result(tmp_path, Config(rate=0.1))
+    (tmp_path / "result.json").touch()
+    refuse_other_result(tmp_path, Config(out="elsewhere"))
+    with pytest.raises(ValueError, match=r"another config \(rate: 0\.5 → 0\.1; loop\.steps: 10 → 20\)"):
+        refuse_other_result(tmp_path, Config(rate=0.1, loop=Loop(20)))
 
 
 def test_without_a_checkpoint_there_is_nothing_to_protect(tmp_path: Path):
