@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from train.checkpoint import latest_checkpoint
 from train.config import load_config
+from train.schedule import num_steps
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +20,7 @@ HARMLESS = (
     *("loop.keep", "loop.save_in_background", "loop.allow_changes"),
     *("validation", "samples", "spikes", "peak_tflops", "sample_every", "health", "data.workers", "data.prefetch"),
 )
+SHARES = ("schedule.warmup", "adversarial.start")  # of loop.steps, where below 1
 
 
 def refuse_changed_config(folder: str | Path, config: Any) -> None:
@@ -26,7 +28,11 @@ def refuse_changed_config(folder: str | Path, config: Any) -> None:
     saved = Path(folder) / "config.yaml"
     if not saved.exists() or latest_checkpoint(Path(folder) / "checkpoints") is None:
         return
-    changes = {key: values for key, values in changes_since(saved, config).items() if not _is_in(key, HARMLESS)}
+    everything = changes_since(saved, config)
+    if "loop.steps" in everything and (moved := _moved_places(config, *everything["loop.steps"])):
+        steps = "loop.steps: {} → {}".format(*everything["loop.steps"])
+        logger.warning("the run in %s goes on with %s, which moves its shares of them: %s", folder, steps, moved)
+    changes = {key: values for key, values in everything.items() if not _is_in(key, HARMLESS)}
     refused = {key: values for key, values in changes.items() if not _is_in(key, config.loop.allow_changes)}
     if refused:
         raise ValueError(
@@ -55,6 +61,13 @@ def changes_since(saved: Path, config: Any) -> dict[str, tuple[Any, Any]]:
     before = load_config(type(config), saved)  # keys that are newer than the file take their defaults
     old, new = (_flatten(OmegaConf.to_container(OmegaConf.structured(c))) for c in (before, config))
     return {key: (old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)}
+
+
+def _moved_places(config: Any, old_steps: int, new_steps: int) -> str:
+    """What begins or ends after a share of all steps, and is elsewhere now; give steps, 1 or more, to keep it."""
+    flat = _flatten(OmegaConf.to_container(OmegaConf.structured(config)))
+    places = {key: [num_steps(flat[key], steps) for steps in (old_steps, new_steps)] for key in SHARES if key in flat}
+    return "; ".join(f"{key} from step {old} to {new}" for key, (old, new) in places.items() if old != new)
 
 
 def _list(changes: dict[str, tuple[Any, Any]]) -> str:

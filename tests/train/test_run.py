@@ -25,6 +25,7 @@ class Config:
     out: str = "somewhere"
     rate: float = 0.5
     names: list[str] | None = None
+    schedule: ScheduleConfig = ScheduleConfig()
     loop: Loop = Loop()
 
 
@@ -138,6 +139,14 @@ def test_changes_pass_that_are_allowed_by_name_or_by_group(tmp_path: Path, caplo
 def test_harmless_changes_pass(tmp_path: Path):
     begun(tmp_path, Config())
     refuse_changed_config(tmp_path, Config(out="elsewhere", loop=Loop(20)))
+
+
+def test_a_warm_up_that_moves_with_the_number_of_steps_is_told(tmp_path: Path, caplog):
+    begun(tmp_path, Config(schedule=ScheduleConfig(warmup=0.2)))
+    refuse_changed_config(tmp_path, Config(schedule=ScheduleConfig(warmup=0.2)))
+    assert not caplog.text
+    refuse_changed_config(tmp_path, Config(schedule=ScheduleConfig(warmup=0.2), loop=Loop(20)))
+    assert "loop.steps: 10 → 20, which moves its shares of them: schedule.warmup from step 2 to 4" in caplog.text
 
 
 def test_a_result_that_is_there_is_of_this_config(tmp_path: Path):
