@@ -21,7 +21,7 @@ from mllm.lora import ADAPTER, LoraConfig, add_adapters, take_off_adapters
 from mllm.loss import LossSums, loss
 from train.build_mllm import begin, continue_from, open_vocabulary
 from train.card_facts import read_history
-from train.checkpoint import latest_checkpoint
+from train.checkpoint import latest_checkpoint, reseed_rng
 from train.checkpoint_writer import CheckpointWriter
 from train.distributed import World, init_world
 from train.engine import Engine, EngineConfig
@@ -242,6 +242,7 @@ class Trainer:
         checkpoint = latest_checkpoint(self.run.checkpoints)
         if checkpoint is None:
             self.run.rewind(0)
+            reseed_rng(self.config.loop.seed, self.world.rank)  # dropout: its own on each rank, of this seed
             return 0
         state = self.engine.load(checkpoint)
         self.loader.load_state_dict(state["loader"])

@@ -33,7 +33,7 @@ from mllm.weights import WeightFiles
 from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
 from tokenizer import Codebooks, DualCodes
 from train import train_mllm
-from train.checkpoint import latest_checkpoint
+from train.checkpoint import latest_checkpoint, load_state
 from train.config import load_config
 from train.distributed import World
 from train.export import export
@@ -140,6 +140,12 @@ def test_a_checkpoint_of_two_processes_is_exported_as_the_run_itself_is(killed, 
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
     assert f"{STEPS} steps" in (out / "README.md").read_text()
     assert load_unified(out).model.config == load_unified(run / "export").model.config
+
+
+def test_ranks_drop_out_different_places(killed):
+    files = sorted(latest_checkpoint(killed["quiet"] / "checkpoints").glob("rng-*.pt"))
+    first, second = (load_state(file)["torch"] for file in files)
+    assert not torch.equal(first, second)
 
 
 def test_its_log_result_and_pictures_are_the_same_too(killed):
