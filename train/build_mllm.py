@@ -23,6 +23,7 @@ from tokenizer import DualTokenizer
 from tokenizer.hub import local_folder
 from train.distributed import World
 from train.engine import EngineConfig, partitioned_loading, whole
+from train.replaced_folder import replaced
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +105,13 @@ def open_vocabulary(
             logger.warning("%s lacks %s: added, each beginning as the mean of the other tokens", path, tokens)
         return vocabulary
     if fresh:
-        world.on_main(lambda: Vocabulary.train(training_texts(sources), size).save_pretrained(folder))
+        world.on_main(train_vocabulary, sources, size, folder)
     return Vocabulary.from_pretrained(folder)
+
+
+def train_vocabulary(sources: Sequence[SourceConfig], size: int, folder: Path) -> None:
+    with replaced(folder) as partial:
+        Vocabulary.train(training_texts(sources), size).save_pretrained(partial)
 
 
 def training_texts(sources: Sequence[SourceConfig]) -> Iterator[str]:
