@@ -14,7 +14,7 @@ from data.sources import SourceConfig, open_sources
 from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
 from heads.sampling import BRANCHES
 from mllm.config import UnifiedConfig, VisualSpec
-from mllm.llm import build_llm, outline_llm, set_checkpointing
+from mllm.llm import build_llm, outline_llm, resolve_attention, set_checkpointing
 from mllm.lora import refuse_adapter
 from mllm.model import UnifiedModel
 from mllm.pretrained import Unified, load_unified
@@ -35,9 +35,11 @@ def continue_from(folder: str, model: UnifiedConfig, engine: EngineConfig, world
     if model not in (own, trained_as(model, UnifiedConfig())):
         raise ValueError(
             f"model.* describes another model than init={folder}, which brings its own: remove all of model but "
-            "model.loss_weights, model.visual_dropout and gradient_checkpointing of model.llm and model.heads"
+            "model.loss_weights, model.visual_dropout, model.llm.attn_implementation and gradient_checkpointing of "
+            "model.llm and model.heads"
         )
     unified.model.config = own
+    unified.model.llm.set_attn_implementation(resolve_attention(own.llm.attn_implementation))
     set_checkpointing(unified.model.llm, own.llm.gradient_checkpointing)
     if own.heads is not None:
         for branch in BRANCHES:
@@ -47,7 +49,8 @@ def continue_from(folder: str, model: UnifiedConfig, engine: EngineConfig, world
 
 def trained_as(model: UnifiedConfig, own: UnifiedConfig) -> UnifiedConfig:
     """`own`, trained in the way that `model` says."""
-    llm, heads = replace(own.llm, gradient_checkpointing=model.llm.gradient_checkpointing), own.heads
+    running = {name: getattr(model.llm, name) for name in ("attn_implementation", "gradient_checkpointing")}
+    llm, heads = replace(own.llm, **running), own.heads
     if heads is not None and model.heads is not None:
         heads = replace(heads, gradient_checkpointing=model.heads.gradient_checkpointing)
     return replace(own, llm=llm, heads=heads, loss_weights=model.loss_weights, visual_dropout=model.visual_dropout)

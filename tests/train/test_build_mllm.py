@@ -10,7 +10,7 @@ from data.vocabulary import Vocabulary
 from mllm.config import LLMConfig, UnifiedConfig
 from mllm.llm import build_llm
 from tests.train.tiny_mllm import TOWER, make_world
-from train.build_mllm import begin, frozen_weights, outline
+from train.build_mllm import begin, continue_from, frozen_weights, outline
 from train.distributed import World
 from train.engine import EngineConfig
 
@@ -37,3 +37,17 @@ def test_an_export_has_the_rows_of_tokens_that_the_llm_lacked(world, tmp_path, n
     assert shapes[0] == shapes[1]
     frozen = frozen_weights(None, config, text, engine.dtype)
     assert len(frozen) > 9 and all(torch.equal(made.get_parameter(name), weight) for name, weight in frozen.items())
+
+
+def test_a_later_stage_has_its_own_kind_of_attention(world, tmp_path):
+    """Which changes no weight. Sizes, which do, are those of the earlier stage."""
+    sizes = UnifiedConfig(llm=LLMConfig(**TOWER, num_key_value_heads=1, max_position_embeddings=128), heads=None)
+    engine, text = EngineConfig(zero_stage=0), Vocabulary.train([], 300)
+    earlier = begin(sizes, str(world / "tokenizer"), text, 0, engine, World())
+    earlier.model.save_pretrained(tmp_path, text, earlier.tokenizer)
+    eager = UnifiedConfig(llm=LLMConfig(attn_implementation="eager"))
+    later = continue_from(str(tmp_path), eager, engine, World()).model
+    assert later.llm.config._attn_implementation == later.config.llm.attn_implementation == "eager"
+    assert earlier.model.llm.config._attn_implementation != "eager" and later.config.llm.hidden_size == 16
+    with pytest.raises(ValueError, match=r"model\.llm\.attn_implementation and gradient_checkpointing"):
+        continue_from(str(tmp_path), UnifiedConfig(llm=LLMConfig(num_hidden_layers=3)), engine, World())
