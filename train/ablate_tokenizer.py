@@ -8,7 +8,6 @@ import json
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,9 @@ def main(config: AblateTokenizerConfig) -> None:
     plan = {(name, seed): plan_run(config, name, seed) for seed in config.seeds for name in config.variants}
     if not plan:
         raise ValueError("variants or seeds is empty: there is nothing to train")
-    for stage_config in chain(*plan.values()):
-        refuse_other_result(stage_config.out, stage_config)
+    for training, evaluation in plan.values():
+        refuse_other_result(training.out, training)
+        refuse_other_result(evaluation.out, evaluation)
     figures: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in config.variants}
     for (name, seed), (training, evaluation) in plan.items():
         print(f"{name}, seed {seed}", flush=True)
