@@ -15,7 +15,7 @@ from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
 from heads.sampling import BRANCHES
 from mllm.config import UnifiedConfig, VisualSpec
 from mllm.llm import build_llm, outline_llm, resolve_attention, set_checkpointing
-from mllm.lora import refuse_adapter
+from mllm.lora import with_adapter
 from mllm.model import UnifiedModel
 from mllm.pretrained import Unified, load_unified
 from mllm.weights import WeightFiles
@@ -89,8 +89,7 @@ def frozen_weights(
     """Weights that a stage did not draw at random when it began: it still has them where it does not train them."""
     if init is not None:
         folder = local_folder(init)
-        refuse_adapter(folder)
-        return WeightFiles(folder)
+        return with_adapter(WeightFiles(folder), folder)
     if model.llm.path is None:
         return {}
     llm = build_llm(model.llm, len(vocabulary), dtype, vocabulary.new_ids)

@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -271,7 +271,7 @@ class Trainer:
         counts = {"step": step, "skipped": self.num_skipped, "spikes": self.spikes.num}
         self.run.finish({**counts, "parameters": self.engine.num_parameters, "ntp": ntp})
 
-    def export(self, weights: dict[str, Tensor], step: int) -> None:
+    def export(self, weights: Mapping[str, Tensor], step: int) -> None:
         model, vocabulary, tokenizer = self.unified
         with replaced(self.run.export) as partial:
             if self.config.has_adapters:

@@ -304,14 +304,14 @@ def test_adapters_are_merged_into_the_export_or_lie_beside_it(alone):
     assert all(torch.equal(after[name], merged[name]) for name in before if name.startswith("llm."))
 
 
-def test_a_checkpoint_with_adapters_is_exported_merged(alone, tmp_path):
+def test_what_has_adapters_is_exported_merged(alone, tmp_path):
     expected = load_file(alone / "merged" / "export" / "model.safetensors")
-    for name in ("merged", "apart"):
-        export(str(latest_checkpoint(alone / name / "checkpoints")), str(tmp_path / name))
-        exported = load_file(tmp_path / name / "model.safetensors")
-        assert exported.keys() == expected.keys() and all(torch.equal(exported[n], expected[n]) for n in expected)
-    with pytest.raises(ValueError, match="keeps its adapter apart"):
-        export(str(alone / "apart"), str(tmp_path / "bare"))
+    after = load_file(alone / "after" / "export" / "model.safetensors")  # of a stage that began from an adapter apart
+    checkpoints = {name: str(latest_checkpoint(alone / name / "checkpoints")) for name in ("merged", "apart", "after")}
+    for name, source in {**checkpoints, "bare": str(alone / "apart")}.items():
+        export(source, str(tmp_path / name))
+        exported, own = load_file(tmp_path / name / "model.safetensors"), after if name == "after" else expected
+        assert exported.keys() == own.keys() and all(torch.equal(exported[n], own[n]) for n in own), name
 
 
 def test_lora_is_named_where_it_is_meant(tmp_path):
