@@ -42,15 +42,24 @@ def build_llm(
         except (ValueError, SafetensorError) as error:
             reason = str(error).split(". ")[0].splitlines()[0]  # transformers goes on to name every model it has
             raise ValueError(f"llm.path={config.path!r} holds no language model that can be read: {reason}.") from error
-        if new_ids and min(new_ids) <= llm.config.vocab_size:  # else the vocabulary is another model's: see `prepare`
-            add_tokens(llm, new_ids, whole)
+        _grow(llm, new_ids, whole)
     return prepare(llm, config, vocab_size)
 
 
-def outline_llm(config: LLMConfig, vocab_size: int) -> PreTrainedModel:
+def outline_llm(config: LLMConfig, vocab_size: int, new_ids: Sequence[int] = ()) -> PreTrainedModel:
     """What `build_llm` makes, without weights, for use inside `torch.device("meta")`."""
     llm_config = qwen2_config(config, vocab_size) if config.path is None else AutoConfig.from_pretrained(config.path)
-    return prepare(llm_from_config(llm_config, "sdpa", torch.float32), config, vocab_size)
+    llm = llm_from_config(llm_config, "sdpa", torch.float32)
+    if config.path is not None:
+        _grow(llm, new_ids, nullcontext)
+    return prepare(llm, config, vocab_size)
+
+
+def _grow(
+    llm: PreTrainedModel, new_ids: Sequence[int], whole: Callable[[nn.Parameter], AbstractContextManager]
+) -> None:
+    if new_ids and min(new_ids) <= llm.config.vocab_size:  # else the vocabulary is another model's: see `prepare`
+        add_tokens(llm, new_ids, whole)
 
 
 def llm_from_config(config: AutoConfig, attention: str, dtype: torch.dtype) -> PreTrainedModel:

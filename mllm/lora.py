@@ -8,8 +8,7 @@ or W as it was and beside it the adapter in peft's own format, which loading add
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,52 +60,74 @@ def add_adapters(llm: PreTrainedModel, config: LoraConfig, seed: int) -> None:
     inject_adapter_in_model(_peft_config(config), llm)
 
 
-def take_off_adapters(weights: Mapping[str, Tensor], config: LoraConfig, folder: Path) -> dict[str, Tensor]:
+def take_off_adapters(weights: Mapping[str, Tensor], config: LoraConfig, folder: Path) -> Mapping[str, Tensor]:
     """An adapted model's weights -> those of the model without adapters, which are merged in or saved in `folder`."""
-    own = {name.replace(".base_layer.", "."): weight for name, weight in weights.items() if ".lora_" not in name}
+    own = Renamed(weights, {name.replace(".base_layer.", "."): name for name in weights if ".lora_" not in name})
     adapter = {
-        name.replace(LLM, PREFIX, 1).replace(".default.", "."): weight.contiguous()
-        for name, weight in weights.items()
+        name.replace(LLM, PREFIX, 1).replace(".default.", "."): weights[name].contiguous()
+        for name in weights
         if ".lora_" in name
     }
     if config.merge:
-        for name, change in _changes(adapter, config.alpha / config.rank):
-            own[LLM + name] = (own[LLM + name] + change).to(own[LLM + name].dtype)
-    else:
-        _peft_config(config).save_pretrained(str(folder))
-        save_file(adapter, folder / "adapter_model.safetensors")
+        return Merged(own, adapter, config.alpha / config.rank)
+    _peft_config(config).save_pretrained(str(folder))
+    save_file(adapter, folder / "adapter_model.safetensors")
     return own
 
 
-def refuse_adapter(folder: Path) -> None:
-    """Raises ValueError where the weights in `folder` are not all of the model: its adapter lies beside them."""
-    if (folder / ADAPTER).is_dir():
-        raise ValueError(
-            f"{folder} keeps its adapter apart (lora.merge=false), and its weights alone are those before training: "
-            "export a checkpoint of its run, in which the adapter is merged, or load the folder as it is"
-        )
-
-
-@torch.no_grad()
-def merge_adapter(llm: PreTrainedModel, folder: Path, whole: Callable[[nn.Parameter], AbstractContextManager]) -> None:
-    """Adds the adapter in `folder` to the matrices of `llm`; inside `whole(parameter)` a parameter may be written."""
+def with_adapter(weights: Mapping[str, Tensor], folder: Path) -> Mapping[str, Tensor]:
+    """`weights` of the exported model in `folder`, with the adapter added that may lie apart there."""
+    if not (folder / ADAPTER).is_dir():
+        return weights
     try:
-        config = json.loads((folder / "adapter_config.json").read_text())
-        adapter = load_file(folder / "adapter_model.safetensors")
-        for name, change in _changes(adapter, config["lora_alpha"] / config["r"]):
-            parameter = llm.get_parameter(name)
-            with whole(parameter):
-                parameter.copy_(parameter + change)
-    except (OSError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder} holds no adapter of this model ({error}): export the model again.") from error
+        config = json.loads((folder / ADAPTER / "adapter_config.json").read_text())
+        adapter = load_file(folder / ADAPTER / "adapter_model.safetensors")
+        return Merged(weights, adapter, config["lora_alpha"] / config["r"])
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        reason = f"{folder / ADAPTER} holds no adapter of this model ({error}): export the model again."
+        raise ValueError(reason) from error
 
 
-def _changes(adapter: Mapping[str, Tensor], scale: float) -> Iterator[tuple[str, Tensor]]:
-    """Names of the LLM's matrices and what is added to each. float64, which no faster kind of product rounds."""
-    for name, down in adapter.items():
-        if ".lora_A." in name:
-            up = adapter[name.replace(".lora_A.", ".lora_B.")]
-            yield name.removeprefix(PREFIX).replace(".lora_A.", "."), scale * (up.double() @ down.double())
+class Renamed(Mapping[str, Tensor]):
+    """Other names for `weights`, each read when it is asked for: new name -> name."""
+
+    def __init__(self, weights: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+        self._weights, self._names = weights, names
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._weights[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Merged(Renamed):
+    """`weights` with an adapter in peft's names: W + scale B A, made when it is asked for, so none is held twice.
+
+    Raises ValueError for an adapter of another model.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], adapter: Mapping[str, Tensor], scale: float) -> None:
+        super().__init__(weights, {name: name for name in weights})
+        pairs = ((name, name.replace(".lora_A.", ".lora_B.")) for name in adapter if ".lora_A." in name)
+        self._adapter, self._scale = adapter, scale
+        self._pairs = {pair[0].replace(PREFIX, LLM, 1).replace(".lora_A.", "."): pair for pair in pairs}
+        for name, (down, up) in self._pairs.items():
+            if name not in self._names or up not in adapter or adapter[up].shape[1:] != adapter[down].shape[:1]:
+                raise ValueError(f"{down} changes no weight of it")
+
+    def __getitem__(self, name: str) -> Tensor:
+        weight = super().__getitem__(name)
+        if name not in self._pairs:
+            return weight
+        down, up = (self._adapter[part].double() for part in self._pairs[name])  # float64: no faster product rounds it
+        change = self._scale * (up @ down)
+        if change.shape != weight.shape:
+            raise ValueError(f"the adapter of {name} is for {tuple(change.shape)}, not {tuple(weight.shape)}")
+        return (weight + change).to(weight.dtype)
 
 
 def _peft_config(config: LoraConfig) -> Any:

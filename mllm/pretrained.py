@@ -25,7 +25,7 @@ from data.vocabulary import Vocabulary
 from heads.config import DepthHeadConfig
 from mllm.config import LLMConfig, LossWeights, UnifiedConfig, VisualSpec
 from mllm.llm import llm_from_config, prepare, resolve_attention
-from mllm.lora import ADAPTER, merge_adapter
+from mllm.lora import with_adapter
 from mllm.model import UnifiedModel
 from mllm.processor import DualTokenProcessor
 from mllm.weights import MAX_SHARD_SIZE, WeightFiles, write_weights
@@ -103,8 +103,6 @@ def load_model(
         model = UnifiedModel(config, visual, document["vocab_size"], codebooks, dtype=dtype, llm=llm)
     if torch.device(device).type != "meta":
         _fill(model, WeightFiles(folder), whole)
-        if (folder / ADAPTER).is_dir():
-            merge_adapter(model.llm, folder / ADAPTER, whole)
     return model.to(device).eval()
 
 
@@ -116,6 +114,7 @@ def _fill(model: UnifiedModel, weights: WeightFiles, whole: Callable[[nn.Paramet
         raise ValueError(
             f"{weights.folder} lacks weights {missing[:3]} or holds unknown ones {unexpected[:3]}: export it again."
         )
+    merged = with_adapter(weights, weights.folder)
     for name, parameter in parameters.items():
         with whole(parameter):
             if weights.shape(name) != parameter.shape:
@@ -123,7 +122,7 @@ def _fill(model: UnifiedModel, weights: WeightFiles, whole: Callable[[nn.Paramet
                     f"{weights.folder} does not hold the weights that its config.json describes: {name} is "
                     f"{tuple(weights.shape(name))}, not {tuple(parameter.shape)}."
                 )
-            parameter.copy_(weights[name])
+            parameter.copy_(merged[name])
 
 
 def load_unified(

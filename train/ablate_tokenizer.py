@@ -20,6 +20,7 @@ from tokenizer import DualTokenizer
 from train import evaluate_tokenizer, train_tokenizer
 from train.config import load_config
 from train.evaluate_tokenizer import EvaluateTokenizerConfig
+from train.resume import refuse_other_result
 from train.run import flatten, write_atomically
 from train.train_tokenizer import TrainTokenizerConfig
 
@@ -52,6 +53,9 @@ def main(config: AblateTokenizerConfig) -> None:
     plan = {(name, seed): plan_run(config, name, seed) for seed in config.seeds for name in config.variants}
     if not plan:
         raise ValueError("variants or seeds is empty: there is nothing to train")
+    for training, evaluation in plan.values():
+        refuse_other_result(training.out, training)
+        refuse_other_result(evaluation.out, evaluation)
     figures: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in config.variants}
     for (name, seed), (training, evaluation) in plan.items():
         print(f"{name}, seed {seed}", flush=True)

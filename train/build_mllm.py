@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from data.sources import SourceConfig, open_sources
 from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
 from heads.sampling import BRANCHES
 from mllm.config import UnifiedConfig, VisualSpec
-from mllm.llm import build_llm, outline_llm, set_checkpointing
-from mllm.lora import refuse_adapter
+from mllm.llm import build_llm, outline_llm, resolve_attention, set_checkpointing
+from mllm.lora import with_adapter
 from mllm.model import UnifiedModel
 from mllm.pretrained import Unified, load_unified
 from mllm.weights import WeightFiles
@@ -24,6 +23,7 @@ from tokenizer import DualTokenizer
 from tokenizer.hub import local_folder
 from train.distributed import World
 from train.engine import EngineConfig, partitioned_loading, whole
+from train.replaced_folder import replaced
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +35,11 @@ def continue_from(folder: str, model: UnifiedConfig, engine: EngineConfig, world
     if model not in (own, trained_as(model, UnifiedConfig())):
         raise ValueError(
             f"model.* describes another model than init={folder}, which brings its own: remove all of model but "
-            "model.loss_weights, model.visual_dropout and gradient_checkpointing of model.llm and model.heads"
+            "model.loss_weights, model.visual_dropout, model.llm.attn_implementation and gradient_checkpointing of "
+            "model.llm and model.heads"
         )
     unified.model.config = own
+    unified.model.llm.set_attn_implementation(resolve_attention(own.llm.attn_implementation))
     set_checkpointing(unified.model.llm, own.llm.gradient_checkpointing)
     if own.heads is not None:
         for branch in BRANCHES:
@@ -47,7 +49,8 @@ def continue_from(folder: str, model: UnifiedConfig, engine: EngineConfig, world
 
 def trained_as(model: UnifiedConfig, own: UnifiedConfig) -> UnifiedConfig:
     """`own`, trained in the way that `model` says."""
-    llm, heads = replace(own.llm, gradient_checkpointing=model.llm.gradient_checkpointing), own.heads
+    running = {name: getattr(model.llm, name) for name in ("attn_implementation", "gradient_checkpointing")}
+    llm, heads = replace(own.llm, **running), own.heads
     if heads is not None and model.heads is not None:
         heads = replace(heads, gradient_checkpointing=model.heads.gradient_checkpointing)
     return replace(own, llm=llm, heads=heads, loss_weights=model.loss_weights, visual_dropout=model.visual_dropout)
@@ -74,21 +77,22 @@ def outline(init: str | None, model: UnifiedConfig, tokenizer: str | None, vocab
         return unified
     text, dual_tokenizer = Vocabulary.from_pretrained(vocabulary), DualTokenizer.from_pretrained(tokenizer or "")
     with torch.device("meta"):
-        llm = outline_llm(model.llm, len(text))
+        llm = outline_llm(model.llm, len(text), text.new_ids)
         spec = VisualSpec.of(dual_tokenizer)
         unified_model = UnifiedModel(model, spec, len(text), dual_tokenizer.codebooks(), llm=llm)
     return Unified(unified_model, text, dual_tokenizer)
 
 
-def frozen_weights(init: str | None, model: UnifiedConfig) -> Mapping[str, Tensor]:
+def frozen_weights(
+    init: str | None, model: UnifiedConfig, vocabulary: Vocabulary, dtype: torch.dtype
+) -> Mapping[str, Tensor]:
     """Weights that a stage did not draw at random when it began: it still has them where it does not train them."""
     if init is not None:
         folder = local_folder(init)
-        refuse_adapter(folder)
-        return WeightFiles(folder)
+        return with_adapter(WeightFiles(folder), folder)
     if model.llm.path is None:
         return {}
-    llm = AutoModelForCausalLM.from_pretrained(model.llm.path)
+    llm = build_llm(model.llm, len(vocabulary), dtype, vocabulary.new_ids)
     return {f"llm.{name}": parameter for name, parameter in llm.named_parameters()}
 
 
@@ -103,8 +107,13 @@ def open_vocabulary(
             logger.warning("%s lacks %s: added, each beginning as the mean of the other tokens", path, tokens)
         return vocabulary
     if fresh:
-        world.on_main(lambda: Vocabulary.train(training_texts(sources), size).save_pretrained(folder))
+        world.on_main(train_vocabulary, sources, size, folder)
     return Vocabulary.from_pretrained(folder)
+
+
+def train_vocabulary(sources: Sequence[SourceConfig], size: int, folder: Path) -> None:
+    with replaced(folder) as partial:
+        Vocabulary.train(training_texts(sources), size).save_pretrained(partial)
 
 
 def training_texts(sources: Sequence[SourceConfig]) -> Iterator[str]:

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from data.codes import CodeStore
 from eval.manifest import hash_model
+from train.score_rows import headline_figures
 
-ROWS = ("model", "chance", "constant", "ceiling")
 LOOKED_AT = 500  # pictures of a code store whose metadata is searched for their licences
 
 
@@ -131,12 +131,11 @@ def _of_drawings(stage: Path, export: Path | None) -> Iterator[Figure]:
 
 def _of_benchmarks(scores: dict[str, Any]) -> Iterator[Figure]:
     for name, task in scores["tasks"].items():
-        headline = task["headline"]
-        rows = {row: task[row][headline] for row in ROWS if task.get(row, {}).get(headline) is not None}
+        rows = headline_figures(task)
         if "model" in rows:
-            partial = ", partial" if task["partial"] else ""
+            what = f"{name} {task['headline']}, {scores['splits'][name]}{', partial' if task['partial'] else ''}"
             beside = ", ".join(f"{row} {value:.4g}" for row, value in rows.items() if row != "model")
-            yield Figure(f"{name} {headline}, {scores['splits'][name]}{partial}", f"{rows['model']:.4g}", beside)
+            yield Figure(what, f"{rows['model']:.4g}", beside)
 
 
 def _config(stage: Path) -> dict[str, Any]:

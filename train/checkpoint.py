@@ -83,9 +83,11 @@ def load_state(path: Path, map_location: str | torch.device = "cpu", mmap: bool 
         raise FileNotFoundError(f"{path} does not exist: {path.parent} is no checkpoint of this project")
     try:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-    except (RuntimeError, EOFError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of almost any kind where a file is not torch's, or would run code
         raise ValueError(
-            f"{path} is damaged: delete {path.parent}, and the run continues from the checkpoint before it"
+            f"{path} is damaged or foreign: delete {path.parent}, and the run continues from the checkpoint before it"
         ) from error
 
 

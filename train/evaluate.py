@@ -21,8 +21,7 @@ from train.config import save_config
 from train.distributed import WEEK, World, init_world, leave_world
 from train.launch import run_launched
 from train.precision import set_matmul_precision
-
-ROWS = ("model", "chance", "constant", "blind", "ceiling")
+from train.score_rows import headline_figures
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class EvaluateConfig:
     split: str | None = None
     batch_size: int = 32
     max_new_tokens: int | None = None  # null: the protocol's, 128, or 1024 for MMBench and MM-Vet
-    crop: str = "center"  # of a picture: center, squash or pad
+    crop: str | None = None  # of a picture: center, squash or pad; null: as the tokenizer is used elsewhere
     limit: int | None = None  # about so many questions of each benchmark, for a smoke run
     blind: bool = False  # ask a second time with a grey picture: what guessing reaches
     precision: str = "auto"
@@ -72,7 +71,7 @@ def main(config: EvaluateConfig) -> None:
             limit=config.limit,
             blind=config.blind,
             max_new_tokens=config.max_new_tokens,
-            transform=ImageTransform(unified.tokenizer.image_size, config.crop),  # type: ignore[arg-type]
+            transform=ImageTransform(unified.tokenizer.image_size, config.crop) if config.crop else None,
             made_from={"model": identity, "tokenizer": unified.tokenizer.tokenizer_id, "precision": config.precision},
             ranks=world,
         )
@@ -127,9 +126,7 @@ def figures(result: dict[str, Any]) -> list[tuple[str, str]]:
             if reason in task["model"]:
                 lines.append((f"{name}{mark}", reason.replace("_", " ")))
         lines += [
-            (f"{name} {row} {task['headline']}{mark}", f"{task[row][task['headline']]:.4g}")
-            for row in ROWS
-            if task.get(row, {}).get(task["headline"]) is not None
+            (f"{name} {row} {task['headline']}{mark}", f"{value:.4g}") for row, value in headline_figures(task).items()
         ]
     return lines
 

@@ -4,7 +4,6 @@ Weights pass through memory one at a time, from the files of all ranks to the sh
 `export/`, written at its end, is made by the same writer.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mllm.lora import add_adapters, refuse_adapter, take_off_adapters
+from mllm.lora import Renamed, add_adapters, take_off_adapters, with_adapter
 from mllm.pretrained import Unified, load_unified, read_config, save_unified
 from mllm.weights import MAX_SHARD_SIZE, WeightFiles, parse_dtype, parse_size
 from train.card_facts import read_figures, read_history
 from train.checkpoint import checkpoint_step, latest_checkpoint
 from train.model_card import CardFacts, write_card
+from train.replaced_folder import replaced
 
 
 class Source(NamedTuple):
@@ -25,6 +25,7 @@ class Source(NamedTuple):
     weights: Mapping[str, Tensor]
     run: Path | None  # the run folder of the stage that trained it, where there is one
     step: int | None  # of a checkpoint
+    exported: Path | None  # where the weights lie, unless in a checkpoint
 
 
 def export(
@@ -40,15 +41,11 @@ def export(
     parse_size(max_shard_size)
     folder = Path(out)
     _refuse_foreign(folder)
-    unified, weights, run, step = open_source(Path(source))
-    evaluated = weights.folder if isinstance(weights, WeightFiles) else None
-    figures = read_figures(run, evaluated, unified.tokenizer.tokenizer_id, [Path(path) for path in scores])
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_unified(unified.model, partial, unified.vocabulary, unified.tokenizer, weights, stored, max_shard_size)
-    write_card(unified, partial, CardFacts(folder.name, read_history(run, step), figures, license))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    unified, weights, run, step, exported = open_source(Path(source))
+    figures = read_figures(run, exported, unified.tokenizer.tokenizer_id, [Path(path) for path in scores])
+    with replaced(folder) as partial:
+        save_unified(unified.model, partial, unified.vocabulary, unified.tokenizer, weights, stored, max_shard_size)
+        write_card(unified, partial, CardFacts(folder.name, read_history(run, step), figures, license))
     return folder
 
 
@@ -56,9 +53,8 @@ def open_source(path: Path) -> Source:
     """An exported folder, a run folder of `dualtoken train` (its export/, else its newest checkpoint), a checkpoint."""
     path = path.resolve()  # so that it has parents, whatever the working folder
     if (path / "config.json").is_file():
-        refuse_adapter(path)
         run = path.parent if path.name == "export" and (path.parent / "config.yaml").is_file() else None
-        return Source(load_unified(path, device="meta"), WeightFiles(path), run, None)
+        return Source(load_unified(path, device="meta"), with_adapter(WeightFiles(path), path), run, None, path)
     if (path / "config.yaml").is_file():
         if (path / "export").is_dir():
             return open_source(path / "export")
@@ -88,13 +84,13 @@ def open_checkpoint(checkpoint: Path, run: Path) -> Source:
     trained = {name.replace(".base_layer.", "."): name for name, _ in unified.model.named_parameters()}
 
     def frozen() -> Mapping[str, Tensor]:
-        weights = frozen_weights(config.init, config.model)
-        return {trained[n]: weights[n] for n in weights if n in trained} if config.has_adapters else weights
+        weights = frozen_weights(config.init, config.model, unified.vocabulary, config.engine.dtype)
+        return Renamed(weights, {trained[name]: name for name in weights if name in trained})
 
     weights: Mapping[str, Tensor] = CheckpointWeights(checkpoint, trained.values(), kind, frozen)
     if config.has_adapters:  # merged: apart, they are written by the stage itself
         weights = take_off_adapters(weights, replace(config.lora, merge=True), run)
-    return Source(unified, weights, run, checkpoint_step(checkpoint))
+    return Source(unified, weights, run, checkpoint_step(checkpoint), None)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -38,22 +38,26 @@ class CodebookHealth:
         """Codes int64[B, N, D] of each branch that was run, of one micro-batch of this rank."""
         for name, of_branch in codes.items():
             if of_branch is not None:
-                size = self.quantizers[name].config.codebook_size
-                counts = torch.bincount(of_branch.flatten(), minlength=size)
+                num_books, size = len(self.quantizers[name].codebooks), self.quantizers[name].config.codebook_size
+                if num_books > 1:  # one per depth
+                    of_branch = of_branch + size * torch.arange(num_books, device=of_branch.device)
+                counts = torch.bincount(of_branch.flatten(), minlength=num_books * size).view(num_books, size)
                 self._counts[name] = self._counts[name] + counts if name in self._counts else counts
 
     def metrics(self) -> dict[str, Tensor]:
-        """Of everything added on all ranks since the last call, for each codebook: the share of its entries in use, the
-        perplexity of the codes, and the dead entries that were restarted. A collective of all ranks.
+        """Of everything added on all ranks since the last call, for each branch: the share of entries in use and the
+        perplexity of the codes, means where it has a codebook per depth, and the dead entries that were restarted. A
+        collective of all ranks.
         """
         metrics = {}
         for name, counts in self._counts.items():
             counts = self.world.sum(counts).float()
-            usage = (counts > 0).float().mean()
-            metrics[f"{name}_usage"] = usage
-            metrics[f"{name}_perplexity"] = torch.special.entr(counts / counts.sum()).sum().exp()
+            usage = (counts > 0).float().mean(dim=1)
+            shares = counts / counts.sum(dim=1, keepdim=True)
+            metrics[f"{name}_usage"] = usage.mean()
+            metrics[f"{name}_perplexity"] = torch.special.entr(shares).sum(dim=1).exp().mean()
             metrics[f"{name}_restarts"] = self._take_restarts(name)
-            self._watch(name, usage.item(), reachable=min(1.0, counts.sum().item() / len(counts)))
+            self._watch(name, usage.min().item(), reachable=min(1.0, counts.sum().item() / counts.numel()))
         self._counts = {}
         return metrics
 

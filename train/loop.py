@@ -98,12 +98,16 @@ class Loop:
             signal.signal(signal.SIGTERM, previous)
 
     def record(self, **metrics: Tensor) -> None:
-        """Adds one step's 0-d tensors to the window that the next log line averages. All ranks must give one `loss`."""
+        """Adds one step's 0-d tensors to the window that the next log line averages. All ranks must give one `loss`
+        and the same norms, which end in `grad_norm`; too many steps in a row without finite ones are a ValueError.
+        """
         self._window.append({k: v.detach() for k, v in metrics.items()})
-        self._bad_steps = 0 if torch.isfinite(metrics["loss"]) else self._bad_steps + 1
+        deciding = [value for name, value in metrics.items() if name == "loss" or name.endswith("grad_norm")]
+        finite = all(torch.isfinite(value) for value in deciding)
+        self._bad_steps = 0 if finite else self._bad_steps + 1
         if self._bad_steps > MAX_BAD_STEPS:
             raise ValueError(
-                f"{self.desc}: the loss was not finite for {self._bad_steps} steps in a row; lower "
+                f"{self.desc}: the loss or its gradient was not finite for {self._bad_steps} steps in a row; lower "
                 "optimizer.learning_rate, or look at the log for the part that went first"
             )
 

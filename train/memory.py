@@ -5,7 +5,7 @@ States (ZeRO, arXiv 1910.02054, section 3): with Ψ parameters of which Ψ' lear
     weights     b·Ψ             over N from stage 3 on
     gradients   b·Ψ'            over N from stage 2 on
     optimizer   8·Ψ' + 4·Ψ'     over N from stage 1 on: Adam's two moments, and an fp32 copy of the weights where
-                                DeepSpeed keeps one
+                                DeepSpeed keeps one; another 4·Ψ' for the weights' average (`ema.decay`)
 
 What is offloaded lies in the CPU's memory. Beside them stand buckets of gradients to reduce and, under ZeRO-3, the
 weights that are gathered at a time (DeepSpeed's `stage3_max_live_parameters`). Activations are what the backward pass
@@ -39,7 +39,7 @@ class States:
         return self.weights + self.gradients + self.optimizer + self.buffers
 
 
-def states(model: UnifiedModel, engine: EngineConfig, num_gpus: int) -> States:
+def states(model: UnifiedModel, engine: EngineConfig, num_gpus: int, averaged: bool = False) -> States:
     parameters = list(model.parameters())
     whole = sum(p.numel() for p in parameters)
     learned = sum(p.numel() for p in parameters if p.requires_grad)
@@ -49,11 +49,12 @@ def states(model: UnifiedModel, engine: EngineConfig, num_gpus: int) -> States:
     def share(first_stage: int) -> int:
         return num_gpus if stage >= first_stage else 1
 
+    fp32_numbers = 2 + has_copy + averaged  # beside the gradient, of each weight that learns
     gathered = min(whole, MAX_LIVE) if stage == 3 else 0
     return States(
         weights=0 if engine.offload_parameters else size * whole / share(3),
         gradients=0 if engine.offload_optimizer and stage > 1 else size * learned / share(2),
-        optimizer=0 if engine.offload_optimizer else (12 if has_copy else 8) * learned / share(1),
+        optimizer=0 if engine.offload_optimizer else 4 * fp32_numbers * learned / share(1),
         buffers=size * (2 * min(engine.bucket_size, learned) + gathered),
     )
 

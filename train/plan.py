@@ -97,7 +97,7 @@ def memory(model: UnifiedModel, config: TrainMllmConfig, num_gpus: int) -> Itera
     names = "".join(f"{f'{n} rows':>10}" for n, _ in columns)
     yield f"  {'ZeRO':<6}{'offloaded':<22}{'states':>9} {names}"
     for engine, offloaded in variants(config.engine):
-        fixed = states(model, engine, num_gpus).total
+        fixed = states(model, engine, num_gpus, averaged=config.ema.decay > 0).total
         totals = "".join(f"{(fixed + extra) / GIBI:>10.1f}" for extra in held)
         yield f"  {engine.zero_stage:<6}{offloaded:<22}{fixed / GIBI:>9.1f} {totals}"
 

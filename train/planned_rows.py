@@ -1,6 +1,7 @@
 """What the packed rows of a training config hold: counted where the data are at hand, else estimated."""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import islice
 
@@ -32,11 +33,11 @@ class Rows:
 
 
 def planned_rows(config: TrainMllmConfig, num_patches: int) -> Rows:
-    """Picture files that have to be tokenized first are not at hand."""
-    try:
-        return counted(config)
-    except (FileNotFoundError, ValueError):
-        return estimated(config.data.sources, config.data.context_length, num_patches)
+    """Picture files that have to be tokenized first are not at hand. A mistake in data that are is a ValueError."""
+    if not any(source.images for source in config.data.sources):
+        with suppress(FileNotFoundError):
+            return counted(config)
+    return estimated(config.data.sources, config.data.context_length, num_patches)
 
 
 def counted(config: TrainMllmConfig) -> Rows:

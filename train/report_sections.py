@@ -9,6 +9,7 @@ from train.report_curves import stage_charts
 from train.report_data import HELD_OUT, Evaluation, RunData, StageData
 from train.report_html import Section
 from train.run import flatten
+from train.score_rows import ROWS, headline_figures
 
 GUIDANCE = {"cfg1": "Guidance 1: the model alone", "cfg3": "Guidance 3: towards the caption"}
 CEILINGS = {
@@ -56,7 +57,7 @@ def answering(run: RunData) -> Section:
 
 def scores(run: RunData) -> Section:
     body = ""
-    header = ("benchmark", "measure", "questions", "model", "chance", "constant answer", "without image", "ceiling")
+    header = ("benchmark", "measure", "questions", *ROWS.values())
     for split in _splits(run):
         evaluation = run.evaluations.get(split)
         body += f"<h3>{_split_title(split)}</h3>"
@@ -235,8 +236,8 @@ def _answers(evaluation: Evaluation) -> str:
 
 def _score_row(name: str, task: dict[str, Any]) -> tuple[str, ...]:
     title, measure, shape = BENCHMARKS.get(name, (name, task["headline"], "{:.3f}"))
-    columns = (task.get(row, {}).get(task["headline"]) for row in ("model", "chance", "constant", "blind", "ceiling"))
-    return (title, measure, f"{task['num_questions']:,}", *(_number(value, shape) for value in columns))
+    figures = headline_figures(task)
+    return (title, measure, f"{task['num_questions']:,}", *(_number(figures.get(row), shape) for row in ROWS))
 
 
 def _yes_no_row(scores: dict[str, Any]) -> tuple[str, ...]:

@@ -159,11 +159,11 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return flat
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Beside, fsync, rename: a reader sees the old file or the new one, never half of either."""
     beside = path.with_name(path.name + ".partial")
-    with beside.open("w") as file:
-        file.write(text)
+    with beside.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)

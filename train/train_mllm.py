@@ -5,10 +5,9 @@
 
 import logging
 import math
-import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -22,7 +21,7 @@ from mllm.lora import ADAPTER, LoraConfig, add_adapters, take_off_adapters
 from mllm.loss import LossSums, loss
 from train.build_mllm import begin, continue_from, open_vocabulary
 from train.card_facts import read_history
-from train.checkpoint import latest_checkpoint
+from train.checkpoint import latest_checkpoint, reseed_rng
 from train.checkpoint_writer import CheckpointWriter
 from train.distributed import World, init_world
 from train.engine import Engine, EngineConfig
@@ -35,6 +34,7 @@ from train.parameters import PartsOptimizerConfig, group_parameters
 from train.picture_encoder import TokenizerEncoder
 from train.precision import set_matmul_precision
 from train.rates import RateMeter, matmul_peak
+from train.replaced_folder import replaced
 from train.resume import refuse_changed_config
 from train.run import Run, TrackingConfig
 from train.schedule import ScheduleConfig, lr_multiplier
@@ -242,6 +242,7 @@ class Trainer:
         checkpoint = latest_checkpoint(self.run.checkpoints)
         if checkpoint is None:
             self.run.rewind(0)
+            reseed_rng(self.config.loop.seed, self.world.rank)  # dropout: its own on each rank, of this seed
             return 0
         state = self.engine.load(checkpoint)
         self.loader.load_state_dict(state["loader"])
@@ -270,18 +271,14 @@ class Trainer:
         counts = {"step": step, "skipped": self.num_skipped, "spikes": self.spikes.num}
         self.run.finish({**counts, "parameters": self.engine.num_parameters, "ntp": ntp})
 
-    def export(self, weights: dict[str, Tensor], step: int) -> None:
-        """Written beside and renamed, so that export/ is never half a model."""
+    def export(self, weights: Mapping[str, Tensor], step: int) -> None:
         model, vocabulary, tokenizer = self.unified
-        partial = self.run.export.with_name("export.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        if self.config.has_adapters:
-            weights = take_off_adapters(weights, self.config.lora, partial / ADAPTER)
-        model.save_pretrained(partial, vocabulary, tokenizer, weights)
-        history = read_history(self.run.folder, step)
-        write_card(self.unified, partial, CardFacts(self.run.folder.name, history))
-        shutil.rmtree(self.run.export, ignore_errors=True)
-        partial.rename(self.run.export)
+        with replaced(self.run.export) as partial:
+            if self.config.has_adapters:
+                weights = take_off_adapters(weights, self.config.lora, partial / ADAPTER)
+            model.save_pretrained(partial, vocabulary, tokenizer, weights)
+            history = read_history(self.run.folder, step)
+            write_card(self.unified, partial, CardFacts(self.run.folder.name, history))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from data.image_batches import ImageBatches, ImageDataConfig, ImageSet, open_batches
 from data.images import ImageTransform
 from eval.sheets import reconstruction_sheet
-from tokenizer import TokenizerConfig
+from tokenizer import DualTokenizer, TokenizerConfig
 from tokenizer.discriminator import AdversarialConfig
 from tokenizer.losses import TokenizerLoss, TokenizerLossConfig
 from tokenizer.tower import VisionTower
@@ -23,6 +24,7 @@ from train.launch import run_launched
 from train.loop import Loop, LoopConfig, Stateful, is_due
 from train.optimizer import OptimizerConfig, apply_gradients, build_adamw
 from train.precision import autocast, set_matmul_precision
+from train.replaced_folder import replaced
 from train.resume import refuse_changed_config
 from train.run import Run, TrackingConfig
 from train.schedule import ScheduleConfig
@@ -84,8 +86,13 @@ def main(config: TrainTokenizerConfig) -> None:
             with trainer.ema.applied():
                 run.save_image(f"step-{step + 1:06d}", reconstruction_sheet(model, samples), step + 1)
     with trainer.ema.applied():
-        world.on_main(model.freeze().save_pretrained, str(run.export))
+        world.on_main(export, model.freeze(), run.export)
         run.finish({"tokenizer_id": model.tokenizer_id, "parameters": sum(p.numel() for p in model.parameters())})
+
+
+def export(model: DualTokenizer, folder: Path) -> None:
+    with replaced(folder) as partial:
+        model.save_pretrained(partial)
 
 
 class Trainer:

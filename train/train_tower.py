@@ -21,12 +21,14 @@ from data.image_batches import ImageDataConfig, ImageSet, permuted_batches
 from data.images import ImageTransform
 from eval.judge import Judge, encode_texts
 from eval.retrieval import retrieval_at_1
+from train.checkpoint import latest_checkpoint
 from train.distributed import join_world
 from train.loop import Loop, LoopConfig
 from train.optimizer import OptimizerConfig, build_adamw, optimise
 from train.precision import autocast, set_matmul_precision
+from train.replaced_folder import replaced
 from train.resume import refuse_changed_config
-from train.run import Run, TrackingConfig
+from train.run import Run, TrackingConfig, write_atomically
 from train.schedule import ScheduleConfig
 
 
@@ -81,7 +83,8 @@ def main(config: TrainTowerConfig) -> None:
         loss = sigmoid_loss(output.logits_per_image.float())
         norm = optimise(optimizer, loss, config.optimizer.gradient_clipping)
         loop.record(loss=loss, grad_norm=norm, logit_scale=model.logit_scale, logit_bias=model.logit_bias)
-    save_tower(model, tokenizer, config, run.export)
+    with replaced(run.export) as partial:
+        save_tower(model, tokenizer, config, partial)
     num_parameters = sum(p.numel() for p in model.parameters())
     run.finish({"validation": validate(str(run.export), config, world.device), "parameters": num_parameters})
 
@@ -116,7 +119,7 @@ def build_siglip(config: TrainTowerConfig, vocabulary_size: int) -> SiglipModel:
 def train_text_tokenizer(captions: list[str], config: TrainTowerConfig) -> SiglipTokenizer:
     """A sentencepiece unigram model over the captions, in SigLIP's tokenizer class; kept in the run folder."""
     path = Path(config.out) / "spiece.model"
-    if not path.exists():
+    if latest_checkpoint(Path(config.out) / "checkpoints") is None:  # else it is the one that the weights know
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -134,7 +137,7 @@ def train_text_tokenizer(captions: list[str], config: TrainTowerConfig) -> Sigli
         except RuntimeError as error:
             reason = str(error).rsplit("] ", 1)[-1]
             raise ValueError(f"no text tokenizer of vocabulary_size={config.vocabulary_size}: {reason}") from error
-        path.write_bytes(model.getvalue())
+        write_atomically(path, model.getvalue())
     return SiglipTokenizer(vocab_file=str(path), model_max_length=config.text_length)
 
 

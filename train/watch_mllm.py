@@ -14,8 +14,9 @@ from data.sources import SourceConfig
 from data.validation import validation_batches
 from eval.sheets import contact_sheet
 from heads.sampling import SamplingConfig
-from mllm.generate import generate_images
+from mllm.generate import stream_images
 from mllm.pretrained import Unified
+from tokenizer import DualCodes
 from train.engine import Engine
 from train.meter import LossMeter
 from train.run import Run
@@ -43,7 +44,7 @@ class SamplesConfig:
 
 
 class Watch:
-    """What is looked at. Every method is to be called on all ranks."""
+    """What is looked at. Every method is to be called on all ranks. A mistake in it is a ValueError at once."""
 
     def __init__(
         self,
@@ -60,6 +61,11 @@ class Watch:
         self.encoder = encoder
         self.engine, self.unified, self.run = engine, unified, run
         self.data, self.validation, self.samples = data, validation, samples
+        if validation.sources:
+            self._documents(validation.sources, 1)
+        if samples.every:
+            with engine.gathered():
+                self._drawing()
 
     @torch.no_grad()
     def held_out_losses(self) -> dict[str, float]:
@@ -89,15 +95,19 @@ class Watch:
 
     def draw_samples(self, step: int) -> None:
         """One sheet of the configured prompts into samples/."""
-        prompts, config = self.samples.prompts, self.samples
-        seeds = list(range(config.seed, config.seed + len(prompts)))
+        prompts = self.samples.prompts
         with self.engine.gathered():  # all ranks draw the same: under ZeRO-3 layers are gathered by all
-            codes = generate_images(self.unified.model, self.unified.vocabulary, prompts, config.sampling, seeds)
+            (codes,) = self._drawing()
         if self.run.is_main:
             tokenizer = self.unified.tokenizer.to(codes.pixel.device)
             images = [to_pil(image) for image in tokenizer.decode(codes.pixel)]
             sheet = contact_sheet(images, columns=min(len(images), 8), captions=prompts)
             self.run.save_image(f"step-{step:06d}", sheet, step)
+
+    def _drawing(self) -> Iterator[DualCodes]:
+        prompts, config, (model, vocabulary, _) = self.samples.prompts, self.samples, self.unified
+        seeds = list(range(config.seed, config.seed + len(prompts)))
+        return stream_images(model, vocabulary, prompts, config.sampling, seeds, num_rows=model.visual.grid[0])
 
     def _counts(self, sources: list[SourceConfig], num_documents: int) -> TargetCounts:
         visual = self.unified.model.visual

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import save
 from torch import Tensor
 
 from mllm.llm import build_llm
@@ -87,6 +88,9 @@ def test_mistakes_are_named(make_model, vocabulary, tokenizer, tmp_path):
             LoraConfig(**wrong)
     lora = replace(LORA, merge=False)
     folder = export(adapt(model, lora), lora, tmp_path / "export", vocabulary, tokenizer)
-    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"\x00" * 50)
-    with pytest.raises(ValueError, match="holds no adapter of this model"):
-        UnifiedModel.from_pretrained(folder)
+    file = folder / "adapter" / "adapter_model.safetensors"
+    foreign = {f"base_model.model.x.lora_{matrix}.weight": torch.ones(2, 2) for matrix in "AB"}
+    for content in (b"\x00" * 50, save(foreign)):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="holds no adapter of this model"):
+            UnifiedModel.from_pretrained(folder)

@@ -1,12 +1,14 @@
 """`evaluate` and `draw-benchmark` with a real, tiny model: two processes leave what one leaves, byte for byte."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import dualtoken
+from data.images import ImageTransform
 from tests.eval.test_benchmark_data import write_split
 from tests.eval.tiny_unified import export
 from tests.train.tiny_mllm import run_ranks
@@ -93,6 +95,15 @@ def test_two_processes_leave_what_one_leaves(folder, tmp_path, capsys):
     (two.parent / "drawn/mjhq/food/3.png").unlink()  # and one process mends what two have left
     draw_benchmark.main(together[1])
     assert files(two.parent / "drawn", "**/*.png") == pictures
+
+
+def test_pictures_are_cropped_as_the_tokenizer_says_unless_told_otherwise(folder, tmp_path, monkeypatch):
+    transforms = []
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, transform, **__: transforms.append(transform) or {"tasks": {}})
+    answering, _ = configs(folder, tmp_path)
+    for config in (answering, replace(answering, crop="pad")):
+        evaluate.main(config)
+    assert transforms == [None, ImageTransform(16, "pad")]  # None: see eval/responder.py
 
 
 def test_the_command_line_draws_marks_a_limit_and_names_mistakes(folder, tmp_path, capsys):

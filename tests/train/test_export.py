@@ -44,6 +44,7 @@ def evaluated(folder: Path, model: str) -> Path:
     """OUT of `dualtoken evaluate`, as far as the card reads it."""
     folder.mkdir(parents=True)
     task = {"headline": "accuracy", "partial": False, "model": {"accuracy": 61.5}, "chance": {"accuracy": 50}}
+    task["blind"] = {"accuracy": 52}
     (folder / "scores.json").write_text(json.dumps({"splits": {"pope": "val"}, "tasks": {"pope": task}}))
     (folder / "manifest.json").write_text(json.dumps({"model": model}))
     return folder
@@ -70,7 +71,8 @@ def test_the_card_tells_data_steps_figures_and_licence(run, tmp_path):
     assert header["license"] == "mit" and header["pipeline_tag"] == "any-to-any"
     for text in ("1,234 steps", "llm, heads trained", "draw: ", "24 pictures of `noise`", "questions.json",
                  "| loss on held-out documents, pixel | 1.500 nats | unigram 2.000 |",
-                 "| pope accuracy, val | 61.5 | chance 50 |", "## Licence\n\nMIT", "8 × 8 pixels"):  # fmt: skip
+                 "| pope accuracy, val | 61.5 | chance 50, blind 52 |", "## Licence\n\nMIT",
+                 "8 × 8 pixels"):  # fmt: skip
         assert text in card, card
     assert card.count("pope accuracy") == 1 and "$" not in card
 

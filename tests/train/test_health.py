@@ -2,21 +2,22 @@
 
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.tokenizer.conftest import TOWER, tiny_config
-from tokenizer import DualCodes, DualTokenizer
+from tokenizer import DualCodes, DualTokenizer, TokenizerConfig
 from tokenizer.tower import VisionTower
 from train.distributed import World
 from train.health import CodebookHealth, HealthConfig
 from train.weight_ema import WeightEma, WeightEmaConfig
 
 
-def health_of(**changes) -> tuple[CodebookHealth, DualTokenizer]:
+def health_of(config: TokenizerConfig = tiny_config(), **changes) -> tuple[CodebookHealth, DualTokenizer]:
     torch.manual_seed(0)
-    model = DualTokenizer(tiny_config(), VisionTower(TOWER))
+    model = DualTokenizer(config, VisionTower(TOWER))
     return CodebookHealth(HealthConfig(**changes), model, World()), model
 
 
@@ -33,6 +34,19 @@ def test_usage_and_perplexity_are_of_all_micro_batches():
     assert metrics["pixel_perplexity"].item() == pytest.approx(math.exp(math.log(2)))
     assert metrics["semantic_perplexity"].item() == pytest.approx(8)
     assert health.metrics() == {}
+
+
+def test_codebooks_of_their_own_depth_are_counted_apart():
+    """Together, three depths with one entry each would be three entries in use."""
+    config = tiny_config()
+    health, _ = health_of(replace(config, pixel=replace(config.pixel, shared=False)), min_usage=0.2, patience=1)
+    of_depths = torch.tensor([[0, 1, 2], [0, 1, 3], [0, 1, 3], [0, 1, 3]]).view(1, 4, 3)
+    health.add({"pixel": of_depths, "semantic": of_depths})
+    metrics = health.metrics()
+    assert metrics["pixel_usage"] == pytest.approx((1 + 1 + 2) / 3 / 8) and metrics["semantic_usage"] == 4 / 8
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert metrics["pixel_perplexity"].item() == pytest.approx((1 + 1 + math.exp(entropy)) / 3)
+    assert health.low_steps["pixel"] == 0  # 1 of 4 entries that a batch of 4 could use
 
 
 def test_restarts_are_counted_once():

@@ -62,7 +62,8 @@ def test_the_order_is_a_permutation_of_each_epoch():
     assert [next(batches).metadata for _ in range(3)] == upcoming
 
 
-def test_a_loss_that_is_not_finite_changes_no_weight_and_stops_in_the_end(tmp_path):
+@pytest.mark.parametrize("poison", [lambda output: output * torch.nan, lambda output: (output * 0).sqrt()])
+def test_a_loss_or_gradient_that_is_not_finite_changes_no_weight_and_stops_in_the_end(tmp_path, poison):
     model = torch.nn.Linear(2, 1)
     optimizer = build_adamw(model.parameters(), OptimizerConfig())
     before = model.weight.clone()
@@ -70,9 +71,8 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_stops_in_the_end(tmp_pa
     loop = Loop(run, LoopConfig(steps=100), ScheduleConfig(), {"optimizer": optimizer}, batches, "test")
     with pytest.raises(ValueError, match="not finite for 21 steps in a row"):
         for _ in loop:
-            loss = model(torch.full((1, 2), torch.nan)).sum()
-            optimise(optimizer, loss, 1.0)
-            loop.record(loss=loss)
+            loss = poison(model(torch.ones(1, 2))).sum()
+            loop.record(loss=loss, grad_norm=optimise(optimizer, loss, 1.0))
     assert torch.equal(model.weight, before)
 
 

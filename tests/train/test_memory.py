@@ -77,15 +77,16 @@ def test_states_are_those_of_zero_s_table():
     model = tiny()
     number = sum(p.numel() for p in model.parameters())
 
-    def divided(**changes) -> float:
+    def divided(averaged: bool = False, **changes) -> float:
         engine = EngineConfig(precision="bf16", **changes)
-        held = states(model, engine, num_gpus=8)
+        held = states(model, engine, 8, averaged)
         return (held.total - held.buffers) / number
 
     assert divided(zero_stage=0) == 16
     assert divided(zero_stage=1) == 4 + 12 / 8
     assert divided(zero_stage=2) == 2 + 14 / 8
     assert divided(zero_stage=3) == 16 / 8
+    assert divided(zero_stage=0, averaged=True) == 20 and divided(zero_stage=1, averaged=True) == 4 + 16 / 8
     assert divided(zero_stage=2, offload_optimizer=True) == 2
     assert divided(zero_stage=3, offload_optimizer=True, offload_parameters=True) == 0
 

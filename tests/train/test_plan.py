@@ -44,6 +44,15 @@ def test_a_step_is_counted_from_the_data_where_they_are_at_hand(tmp_path):
     assert "assumed" not in shown
 
 
+def test_a_mistake_in_data_that_are_at_hand_is_told_and_not_estimated_away(tmp_path):
+    make_world(tmp_path)
+    document = tiny_document(tmp_path)
+    document["data"]["context_length"] = 4
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(ValueError, match="context_length=4 is shorter than an image"):
+        describe(str(tmp_path / "tiny.yaml"), [])
+
+
 def test_the_known_models_have_their_published_numbers_of_parameters():
     published = [494_032_768, 1_543_714_304, 3_085_938_688, 7_615_616_512, 14_770_033_664, 6_738_415_616]
     for name, number in zip(KNOWN, published, strict=True):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from train.config import load_config
-from train.resume import refuse_changed_config
+from train.resume import refuse_changed_config, refuse_other_result
 from train.run import Run, TrackingConfig, read_log
 from train.schedule import ScheduleConfig, lr_multiplier
 
@@ -25,6 +25,7 @@ class Config:
     out: str = "somewhere"
     rate: float = 0.5
     names: list[str] | None = None
+    schedule: ScheduleConfig = ScheduleConfig()
     loop: Loop = Loop()
 
 
@@ -138,6 +139,23 @@ def test_changes_pass_that_are_allowed_by_name_or_by_group(tmp_path: Path, caplo
 def test_harmless_changes_pass(tmp_path: Path):
     begun(tmp_path, Config())
     refuse_changed_config(tmp_path, Config(out="elsewhere", loop=Loop(20)))
+
+
+def test_a_warm_up_that_moves_with_the_number_of_steps_is_told(tmp_path: Path, caplog):
+    begun(tmp_path, Config(schedule=ScheduleConfig(warmup=0.2)))
+    refuse_changed_config(tmp_path, Config(schedule=ScheduleConfig(warmup=0.2)))
+    assert not caplog.text
+    refuse_changed_config(tmp_path, Config(schedule=ScheduleConfig(warmup=0.2), loop=Loop(20)))
+    assert "loop.steps: 10 → 20, which moves its shares of them: schedule.warmup from step 2 to 4" in caplog.text
+
+
+def test_a_result_that_is_there_is_of_this_config(tmp_path: Path):
+    Run(tmp_path, Config())
+    refuse_other_result(tmp_path, Config(rate=0.1))
+    (tmp_path / "result.json").touch()
+    refuse_other_result(tmp_path, Config(out="elsewhere"))
+    with pytest.raises(ValueError, match=r"another config \(rate: 0\.5 → 0\.1; loop\.steps: 10 → 20\)"):
+        refuse_other_result(tmp_path, Config(rate=0.1, loop=Loop(20)))
 
 
 def test_without_a_checkpoint_there_is_nothing_to_protect(tmp_path: Path):

@@ -33,7 +33,7 @@ from mllm.weights import WeightFiles
 from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
 from tokenizer import Codebooks, DualCodes
 from train import train_mllm
-from train.checkpoint import latest_checkpoint
+from train.checkpoint import latest_checkpoint, load_state
 from train.config import load_config
 from train.distributed import World
 from train.export import export
@@ -142,6 +142,12 @@ def test_a_checkpoint_of_two_processes_is_exported_as_the_run_itself_is(killed, 
     assert load_unified(out).model.config == load_unified(run / "export").model.config
 
 
+def test_ranks_drop_out_different_places(killed):
+    files = sorted(latest_checkpoint(killed["quiet"] / "checkpoints").glob("rng-*.pt"))
+    first, second = (load_state(file)["torch"] for file in files)
+    assert not torch.equal(first, second)
+
+
 def test_its_log_result_and_pictures_are_the_same_too(killed):
     clocks = ("seconds", "step_seconds", "tokens_per_second", "images_per_second", "mfu", "peak_memory_gb")
 
@@ -209,6 +215,9 @@ def one_process(folder: Path) -> None:
         drawing,
         reading_config(folder, out=f"{folder}/samples", samples={"prompts": ["an apple"], "every": 2}),
         reading_config(folder, out=f"{folder}/headless", trainable=["projector", "heads"]),
+        tiny_config(folder, out=f"{folder}/watch", validation={"sources": [{"kind": "draw", "codes": "nowhere"}]}),
+        tiny_config(folder, out=f"{folder}/watch", samples={"prompts": ["a"], "every": 9, "sampling": {"top_k": [1]}}),
+        tiny_config(folder, out=f"{folder}/watch", samples={"every": 9}),
     ):
         try:
             main(wrong)
@@ -269,13 +278,14 @@ def test_more_steps_extend_a_finished_run(alone):
 
 def test_mistakes_are_told_in_one_sentence(alone):
     mistakes = json.loads((alone / "mistakes.json").read_text())
-    diverged, changed, resized, no_model, drawing, samples, headless = mistakes
+    diverged, changed, resized, no_model, drawing, samples, headless, held_out, depths, no_prompt = mistakes
     assert "not finite for" in diverged and "image-" in diverged
     assert "schedule.warmup: 2.0 → 3" in changed
     assert "init=" in resized and "remove all of model but" in resized
     assert "config.json is missing" in no_model
     assert "the model has no heads" in drawing and "samples.every=0" in samples
     assert "trainable names heads, of which this model has none" in headless
+    assert "nowhere" in held_out and "top_k" in depths and "a caption to draw is empty" in no_prompt
     assert all("\n" not in mistake for mistake in mistakes)
 
 
@@ -294,14 +304,14 @@ def test_adapters_are_merged_into_the_export_or_lie_beside_it(alone):
     assert all(torch.equal(after[name], merged[name]) for name in before if name.startswith("llm."))
 
 
-def test_a_checkpoint_with_adapters_is_exported_merged(alone, tmp_path):
+def test_what_has_adapters_is_exported_merged(alone, tmp_path):
     expected = load_file(alone / "merged" / "export" / "model.safetensors")
-    for name in ("merged", "apart"):
-        export(str(latest_checkpoint(alone / name / "checkpoints")), str(tmp_path / name))
-        exported = load_file(tmp_path / name / "model.safetensors")
-        assert exported.keys() == expected.keys() and all(torch.equal(exported[n], expected[n]) for n in expected)
-    with pytest.raises(ValueError, match="keeps its adapter apart"):
-        export(str(alone / "apart"), str(tmp_path / "bare"))
+    after = load_file(alone / "after" / "export" / "model.safetensors")  # of a stage that began from an adapter apart
+    checkpoints = {name: str(latest_checkpoint(alone / name / "checkpoints")) for name in ("merged", "apart", "after")}
+    for name, source in {**checkpoints, "bare": str(alone / "apart")}.items():
+        export(source, str(tmp_path / name))
+        exported, own = load_file(tmp_path / name / "model.safetensors"), after if name == "after" else expected
+        assert exported.keys() == own.keys() and all(torch.equal(exported[n], own[n]) for n in own), name
 
 
 def test_lora_is_named_where_it_is_meant(tmp_path):
