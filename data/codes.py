@@ -153,9 +153,12 @@ class CodeWriter:
         writer.add(key, pixel, semantic, captions, metadata)
     """
 
-    def __init__(self, path: str | Path, provenance: Mapping[str, Any]):
+    num_bad = 0
+    """Samples of the source that could not be read, kept with the counts; set by whoever reads them."""
+
+    def __init__(self, path: str | Path, provenance: Mapping[str, Any], may_be_empty: bool = False):
         self.path = Path(path)
-        self.provenance = dict(provenance)
+        self.provenance, self.may_be_empty = dict(provenance), may_be_empty
         if missing := [key for key in PROVENANCE_KEYS if key not in self.provenance]:
             raise ValueError(f"the provenance of the codes for {str(path)!r} lacks {', '.join(missing)}")
         if self.provenance["codebook_size"] > 2**16:
@@ -200,7 +203,7 @@ class CodeWriter:
             if error is not None:
                 self._writer.close()
                 return
-            if not self._counts.num_images:
+            if not self._counts.num_images and not self.may_be_empty:
                 raise ValueError(f"no sample was written to {str(self.path)!r}: the source has no usable image")
             self._writer.finalize()
             self._publish()
@@ -211,6 +214,7 @@ class CodeWriter:
         folder = self._partial / "store"
         datasets.Dataset.from_file(str(self._partial / "rows.arrow")).save_to_disk(str(folder))
         (folder / PROVENANCE).write_text(json.dumps(self.provenance, indent=2))
+        self._counts.num_bad = self.num_bad
         self._counts.save(folder / COUNTS)
         if (self._partial / CONVERSATIONS).exists():
             (self._partial / CONVERSATIONS).rename(folder / CONVERSATIONS)

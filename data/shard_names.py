@@ -10,6 +10,7 @@ nowhere else: names that are found by a glob never are commands.
 """
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple
 
 PIPE, DATASETS = "pipe:", "datasets:"
 Spec = str | Path | Sequence[str | Path]
+_TAR = re.compile(r".+\.(tar|tar\.[a-z0-9]{1,4}|tgz|tbz2|txz)", re.DOTALL)
+_INDEX = (".idx", ".json", ".txt", ".md5")
 _PART = re.compile(r"(?P<name>.+)#(?P<index>\d+)/(?P<num>\d+)", re.DOTALL)
 
 
@@ -32,7 +35,7 @@ class Part(NamedTuple):
 
 def split_part(shard: str) -> tuple[str, Part]:
     """`photos#2/5` → `photos`, (2, 5); a file whose own name looks like that is a file."""
-    found = None if Path(shard).exists() else _PART.fullmatch(shard)
+    found = None if os.path.exists(shard) else _PART.fullmatch(shard)
     if found is None:
         return shard, Part(0, 1)
     return found["name"], Part(int(found["index"]), int(found["num"]))
@@ -49,9 +52,9 @@ def expand_shards(spec: Spec) -> list[str]:
     text = str(spec)
     if text.startswith((PIPE, DATASETS)):
         return _expand_braces(text)
-    if Path(text).exists():
+    if os.path.exists(text):  # not Path.exists, which raises an OSError on a list that is too long for a name
         return _inside(Path(text))
-    if Path(split_part(text)[0]).exists():
+    if os.path.exists(split_part(text)[0]):
         return [text]
     parts = re.split(r",(?![^{]*})", text)  # commas outside of braces
     if len(parts) > 1:
@@ -90,7 +93,7 @@ def _expand_braces(pattern: str) -> list[str]:
 
 
 def _expand_glob(pattern: str) -> list[str]:
-    found = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+    found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
     if not found:
         raise FileNotFoundError(f"no shard or folder matches {pattern}")
     return found

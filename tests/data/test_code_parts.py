@@ -101,14 +101,25 @@ def test_a_store_is_replaced_when_the_new_one_is_whole(tmp_path, shards):
     assert len(CodeStore.open(tmp_path / "codes")) == NUM_ROWS
 
 
-def test_a_shard_without_samples_adds_nothing_and_one_named_twice_is_read_once(tmp_path, shards):
-    parts = CodeParts(tmp_path / "codes", FACTS, [shards[0], shards[1], shards[0]])
-    parts.discard_outdated()
-    assert parts.missing() == [str(shards[0]), str(shards[1])]
-    with parts.writer(str(shards[1])) as writer:
+def test_bad_samples_of_every_shard_count_whoever_read_them_and_one_named_twice_is_read_once(tmp_path, shards):
+    """A shard without a usable sample is a part without rows, which is not read again."""
+
+    def parts():
+        return CodeParts(tmp_path / "codes", FACTS, [shards[0], shards[1], shards[0]])
+
+    parts().discard_outdated()
+    assert parts().missing() == [str(shards[0]), str(shards[1])]
+    with parts().writer(str(shards[0])) as writer:
+        writer.num_bad = 3
+    with parts().writer(str(shards[1])) as writer:
         fill(writer, shards[1])
-    parts.publish()
-    assert len(CodeStore.open(tmp_path / "codes")) == NUM_ROWS
+    with pytest.raises(ValueError, match=r"3 of 8 samples .*a\.tar with 3"):
+        parts().publish(0.3)
+    parts().discard_outdated()
+    assert parts().missing() == []
+    parts().publish(0.4)
+    store = CodeStore.open(tmp_path / "codes")
+    assert parts().is_published() and len(store) == NUM_ROWS and [store.key(0), store.index_of("b4")] == ["b0", 4]
 
 
 def test_a_folder_that_is_no_store_is_left_alone(tmp_path, shards):
