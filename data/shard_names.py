@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 PIPE, DATASETS = "pipe:", "datasets:"
 Spec = str | Path | Sequence[str | Path]
-_TAR = re.compile(r".+\.(tar|tar\.[a-z0-9]{1,4}|tgz|tbz2|txz)", re.DOTALL)
-_INDEX = (".idx", ".json", ".txt", ".md5")
+_TARS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _PART = re.compile(r"(?P<name>.+)#(?P<index>\d+)/(?P<num>\d+)", re.DOTALL)
 
 
@@ -45,7 +44,7 @@ def expand_shards(spec: Spec) -> list[str]:
     """The shards named by a path, a glob, a brace range `x-{000000..000009}.tar`, a pipe, or several of these.
 
     Several are a list, or one string with commas between them (in which a pipe cannot stand, as a command may hold
-    commas). A folder that holds tars or parquet files stands for these; any other is one shard.
+    commas). A folder that holds tars stands for these, one that holds parquet files for these; any other is one shard.
     """
     if not isinstance(spec, str | Path):
         return [shard for part in spec for shard in expand_shards(part)]
@@ -77,9 +76,14 @@ def modified(shard: str) -> float:
 
 
 def _inside(path: Path) -> list[str]:
-    """The shards in a folder, or the path itself; one that looks like an address is written as a path."""
+    """The shards in a folder, or the path itself; one that looks like an address is written as a path.
+
+    Beside tars nothing else counts, nor does a parquet file beside a folder of its name: such ones are lists of what
+    img2dataset downloaded.
+    """
     files = sorted(path.iterdir()) if path.is_dir() else []
-    found = [file for file in files if ".tar" in file.suffixes or file.suffix in (".tgz", ".parquet")] or [path]
+    tables = (file for file in files if file.suffix == ".parquet" and not file.with_suffix("").is_dir())
+    found = [file for file in files if file.name.endswith(_TARS)] or list(tables) or [path]
     return [f"./{name}" if name.startswith((PIPE, DATASETS)) else name for name in map(str, found)]
 
 

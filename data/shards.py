@@ -6,10 +6,10 @@ the run with an error.
 """
 
 import logging
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from data.ordered_map import ordered_map
@@ -153,7 +153,7 @@ def units(urls: Spec) -> list[str]:
         if shard.startswith(DATASETS):
             found += dataset_parts(shard)
         else:
-            found += folder_parts(shard, FOLDER_PART) if Path(shard).is_dir() else [shard]
+            found += folder_parts(shard, FOLDER_PART) if os.path.isdir(shard) else [shard]
     return found
 
 
@@ -165,7 +165,7 @@ def _read_all(
         is_damaged = partial(health.damaged, shard)
         if name.startswith(DATASETS):
             yield from read_dataset(shard, is_damaged)
-        elif not name.startswith(PIPE) and Path(name).is_dir():
+        elif not name.startswith(PIPE) and os.path.isdir(name):
             yield from read_folder(shard, is_damaged)
         elif name.endswith(".parquet"):
             yield from read_parquet(shard, is_damaged)

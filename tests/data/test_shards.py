@@ -11,7 +11,7 @@ from PIL import Image
 
 from data import shards
 from data.shard_names import expand_shards
-from data.shards import count_samples, iterate_shards, select_samples
+from data.shards import count_samples, iterate_shards, select_samples, units
 
 
 def png(color: str = "red") -> bytes:
@@ -170,8 +170,20 @@ def test_expansion(many: str, tmp_path: Path):
         expand_shards("s-{1..")
 
 
+def test_lists_and_indices_beside_the_tars_or_pictures_of_a_folder_are_no_shards(many: str, tmp_path: Path):
+    for name in ("s-000000.parquet", "s-000000_stats.json", "s-000000.tar.idx"):
+        (tmp_path / name).touch()
+    assert expand_shards(tmp_path) == expand_shards(many)
+    (tmp_path / "files" / "00000").mkdir(parents=True)
+    (tmp_path / "files" / "00000.parquet").touch()
+    assert expand_shards(tmp_path / "files") == [str(tmp_path / "files")]
+
+
 def test_a_pipe_is_a_command_that_prints_a_tar(tmp_path: Path, many: str, monkeypatch: pytest.MonkeyPatch):
     assert keys(f"pipe:cat {tmp_path}/s-{{000000..000001}}.tar") == keys(many)[:10]
+    long = f"pipe:true {'x' * 300}; cat {tmp_path}/s-000000.tar"  # no file can have such a name
+    assert units(long) == [long] and keys(long) == keys(many)[:5]
+    assert expand_shards(",".join([f"{tmp_path}/s-000000.tar"] * 99)) == [f"{tmp_path}/s-000000.tar"] * 99
     assert keys([f"pipe:gzip -c < {tmp_path}/s-000002.tar", f"{tmp_path}/s-000003.tar"]) == keys(many)[10:]
     with pytest.raises(ValueError, match="1 of 6 samples"):  # it printed all, and then failed
         keys(f"pipe:cat {tmp_path}/s-000000.tar; exit 3")
