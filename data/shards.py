@@ -161,16 +161,26 @@ def _read_all(
     shards: Iterable[str], health: Health, needs_caption: bool = True, may_skip: Callable[[], bool] = lambda: True
 ) -> Iterator[RawPart]:
     for shard in shards:
-        name, _ = split_part(shard)
-        is_damaged = partial(health.damaged, shard)
-        if name.startswith(DATASETS):
-            yield from read_dataset(shard, is_damaged)
-        elif not name.startswith(PIPE) and os.path.isdir(name):
-            yield from read_folder(shard, is_damaged)
-        elif name.endswith(".parquet"):
-            yield from read_parquet(shard, is_damaged)
-        else:
-            yield from read_tar(shard, is_damaged, needs_caption, may_skip)
+        yield from _read(shard, health, needs_caption, may_skip)
+
+
+def _read(shard: str, health: Health, needs_caption: bool, may_skip: Callable[[], bool]) -> Iterator[RawPart]:
+    num_read = 0
+
+    def is_damaged(reason: object) -> None:
+        health.damaged(shard, f"{reason} (it gave {num_read} samples before)")
+
+    name, _ = split_part(shard)
+    if name.startswith(DATASETS):
+        parts = read_dataset(shard, is_damaged)
+    elif not name.startswith(PIPE) and os.path.isdir(name):
+        parts = read_folder(shard, is_damaged)
+    elif name.endswith(".parquet"):
+        parts = read_parquet(shard, is_damaged)
+    else:
+        parts = read_tar(shard, is_damaged, needs_caption, may_skip)
+    for num_read, part in enumerate(parts, start=1):  # noqa: B007 (is_damaged reads it)
+        yield part
 
 
 def _shuffle(items: Iterable[Item], rng: random.Random) -> Iterator[Item]:

@@ -109,11 +109,12 @@ def test_a_bad_start_of_a_long_run_stops_it_early(tmp_path: Path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_a_truncated_tar_gives_what_it_still_holds(tmp_path: Path, mode: str):
+def test_a_truncated_tar_gives_what_it_still_holds(tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture):
     path = write_tar(tmp_path / "x.tar", [*good("a", "b"), ("c.png", bytes(range(256)) * 400)], mode)
     path.write_bytes(path.read_bytes()[: 6000 if mode == "w" else -200])
     found = keys(path, limit_bad_share=0.8)
     assert found in (["a"], ["a", "b"])
+    assert f"in {path}: " in caplog.text and "(it gave 1 samples before)" in caplog.text
     with pytest.raises(ValueError, match=r"x\.tar with"):
         keys(path)
 
