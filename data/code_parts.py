@@ -13,13 +13,14 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from data.code_counts import COUNTS, STATISTICS, CodeCounts, read_totals
 from data.codes import CONVERSATIONS, PROVENANCE, CodeWriter, publish_store, refuse_foreign_folder
 from data.sample_health import Health
-from data.shard_names import modified
+from data.shard_names import modified, split_part
 
 STATE, INFO = "state.json", "dataset_info.json"  # of `datasets.load_from_disk`
 
@@ -38,6 +39,7 @@ class CodeParts:
         refuse_foreign_folder(self.path)
         self.folder = self.path.with_name(f".{self.path.name}.parts")
         names = dict.fromkeys(map(str, shards))  # a shard that is named twice is read once
+        self._modified = cache(modified)  # all parts of a folder ask for the same
         self.parts = {shard: self.folder / f"{index:05d}" for index, shard in enumerate(names)}
 
     def discard_outdated(self) -> None:
@@ -108,6 +110,6 @@ class CodeParts:
         file = part / PROVENANCE
         return (
             file.is_file()
-            and file.stat().st_mtime >= modified(shard)
+            and file.stat().st_mtime >= self._modified(split_part(shard)[0])
             and json.loads(file.read_text()) == self._provenance_of(shard)
         )

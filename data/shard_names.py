@@ -70,9 +70,15 @@ def check_spec(spec: Any, key: str) -> None:
 
 
 def modified(shard: str) -> float:
-    """When a shard last changed, in seconds; 0 for what is not on this machine, which never counts as changed."""
+    """When a shard last changed, in seconds; of a folder, when it or anything below it did, so that a picture that was
+    written anew is noticed. 0 for what is not on this machine, which never counts as changed."""
     name, _ = split_part(shard)
-    return 0.0 if name.startswith((PIPE, DATASETS)) else Path(name).stat().st_mtime
+    path = name.removeprefix(DATASETS).partition("?")[0] if name.startswith(DATASETS) else name
+    if name.startswith(PIPE) or (path != name and not os.path.isdir(path)):
+        return 0.0
+    below = (os.path.join(parent, file) for parent, folders, files in os.walk(path) for file in folders + files)
+    times = (os.stat(file).st_mtime for file in below if os.path.exists(file))  # a link may lead nowhere
+    return max(os.stat(path).st_mtime, max(times, default=0.0))
 
 
 def _inside(path: Path) -> list[str]:
