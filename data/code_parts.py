@@ -55,8 +55,7 @@ class CodeParts:
     def is_published(self) -> bool:
         """Whether the store is there, whole, of these shards and codes, and not older than a shard."""
         published = {shard: self.path / part.name for shard, part in self.parts.items()}
-        file = self.path / PROVENANCE
-        is_same = file.is_file() and json.loads(file.read_text()) == self.provenance
+        is_same = _says(self.path / PROVENANCE, self.provenance)
         return is_same and all(self._is_current(shard, part) for shard, part in published.items())
 
     def missing(self) -> list[str]:
@@ -108,8 +107,13 @@ class CodeParts:
     def _is_current(self, shard: str, part: Path) -> bool:
         """Whether its part is there, of these codes, and not older than the shard."""
         file = part / PROVENANCE
-        return (
-            file.is_file()
-            and file.stat().st_mtime >= self._modified(split_part(shard)[0])
-            and json.loads(file.read_text()) == self._provenance_of(shard)
-        )
+        is_same = _says(file, self._provenance_of(shard))
+        return is_same and file.stat().st_mtime >= self._modified(split_part(shard)[0])
+
+
+def _says(file: Path, provenance: Mapping[str, Any]) -> bool:
+    """Whether the file is there, whole, and holds this."""
+    try:
+        return file.is_file() and json.loads(file.read_text()) == provenance
+    except ValueError:
+        return False

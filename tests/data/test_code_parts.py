@@ -70,7 +70,7 @@ def test_parts_that_are_there_are_not_written_again(tmp_path, shards):
     assert [CodeStore.open(tmp_path / "codes").key(i)[0] for i in range(0, 15, NUM_ROWS)] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("change", ["tokenizer", "shard", "order"])
+@pytest.mark.parametrize("change", ["tokenizer", "shard", "order", "torn"])
 def test_parts_of_something_else_are_written_again(tmp_path, shards, change):
     earlier = CodeParts(tmp_path / "codes", FACTS, shards)
     for shard in shards:
@@ -82,9 +82,11 @@ def test_parts_of_something_else_are_written_again(tmp_path, shards, change):
     elif change == "shard":
         later = earlier.parts[str(shards[1])].stat().st_mtime + 10
         os.utime(shards[1], (later, later))
+    elif change == "torn":
+        (earlier.parts[str(shards[1])] / "provenance.json").write_text("{")
     else:
         again = [shards[1], shards[0]]
-    expected = {"tokenizer": shards, "shard": [shards[1]], "order": again}[change]
+    expected = {"tokenizer": shards, "shard": [shards[1]], "torn": [shards[1]], "order": again}[change]
     assert write(tmp_path / "codes", again, facts) == [str(shard) for shard in expected]
     store = CodeStore.open(tmp_path / "codes", facts["tokenizer_id"])
     assert [store.key(i)[0] for i in range(0, len(store), NUM_ROWS)] == [shard.stem for shard in again]
