@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from data.code_counts import STATISTICS, as_table
 from data.code_parts import CodeParts
-from data.codes import CodeWriter
+from data.codes import CodeStore, CodeWriter
 from data.image_batches import describe
 from data.images import ImageTransform
 from data.raw_sample import RawSample
@@ -89,6 +89,10 @@ def main(config: PretokenizeConfig) -> None:
             world.on_main(parts.publish, config.limit_bad_share)
         if world.is_main:
             print(as_table(json.loads((parts.path / STATISTICS).read_text())))
+            try:
+                CodeStore.open(parts.path).check_keys()
+            except ValueError as error:  # captions and drawings need no keys
+                print(f"warning: {error}")
             if config.verify:
                 print(verify(parts.path, tokenizer, transform, config.verify))
     finally:
