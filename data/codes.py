@@ -122,8 +122,8 @@ class CodeStore:
             keys = [self.key(row) for row in rows]
             if twice := [key for key in keys if keys.count(key) > 1]:
                 raise ValueError(
-                    f"the key {twice[0]!r} occurs more than once in the code store {str(self.path)!r}: no conversation or "
-                    "interleaved document can name its pictures; give each picture a key of its own"
+                    f"the key {twice[0]!r} occurs more than once in the code store {str(self.path)!r}: no conversation "
+                    "or interleaved document can name its pictures; give each picture a key of its own"
                 )
         return index
 

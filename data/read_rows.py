@@ -93,7 +93,8 @@ def _open(name: str) -> Any:
         if (stored := _saved(path, options.get("split"))) is not None:
             rows = stored.to_iterable_dataset(num_shards=max(len(stored.cache_files), 1))
         else:
-            rows = datasets.load_dataset(path, options.get("config"), split=options.get("split", "train"), streaming=True)
+            split = options.get("split", "train")
+            rows = datasets.load_dataset(path, options.get("config"), split=split, streaming=True)
     except Exception as error:  # of the network, the hub, the format
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"the data set {name} cannot be opened ({type(error).__name__}: {reason})") from error

@@ -152,7 +152,8 @@ def test_a_bad_row_hides_no_other_and_a_wrong_column_is_named_at_once(tmp_path: 
     words = pa.array([b"caption 0", b"\xff", b"caption 2", None], pa.binary()).view(pa.string())
     (tmp_path / "set").mkdir()
     parquet.write_table(table.set_column(1, "caption", words), tmp_path / "set" / "0.parquet")
-    assert seen(tmp_path / "set", limit_bad_share=0.4) == [("k0", "caption 0", 0), ("k2", "caption 2", 2), ("k3", "", 3)]
+    expected = [("k0", "caption 0", 0), ("k2", "caption 2", 2), ("k3", "", 3)]
+    assert seen(tmp_path / "set", limit_bad_share=0.4) == expected
     assert "0.parquet: row 1: UnicodeDecodeError" in caplog.text and "(it gave 1 samples before)" in caplog.text
     with pytest.raises(ValueError, match="has no column 'titel'; there are image, caption, id, likes"):
         units(f"datasets:{tmp_path}/set?caption=titel")
