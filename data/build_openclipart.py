@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from data.emoji_splits import fraction_of
 from data.images import load_image
 from data.openclipart_names import Described, captions_of, group_of, name_of, read_metadata
 from data.shard_writer import Sample, write_shards
@@ -116,8 +117,7 @@ def fit(image: Image.Image, size: int) -> Image.Image:
 
 def split_of(group: str) -> str:
     """Decided by the group's name alone, so that it stays as it is when pictures come or go."""
-    draw = int.from_bytes(hashlib.sha256(f"openclipart {group}".encode()).digest()[:8], "big") / 2**64
-    return SPLITS[draw < HELD_OUT_SHARE]
+    return SPLITS[fraction_of(f"openclipart {group}") < HELD_OUT_SHARE]
 
 
 def collect_samples(pictures: Iterator[Picture], descriptions: dict[str, Described]) -> list[Sample]:

@@ -22,6 +22,7 @@ class CodeCounts:
     def __init__(self, depth: int, codebook_size: int):
         self.of = {branch: np.zeros((depth, codebook_size), np.int64) for branch in BRANCHES}
         self.num_images = 0
+        self.num_bad = 0  # samples of the source that could not be read
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, pixel: np.ndarray, semantic: np.ndarray) -> None:
@@ -40,7 +41,7 @@ class CodeCounts:
 
     def save(self, path: Path) -> None:
         self._count()
-        np.savez_compressed(path, num_images=self.num_images, **self.of)  # type: ignore[arg-type]
+        np.savez_compressed(path, num_images=self.num_images, num_bad=self.num_bad, **self.of)  # type: ignore[arg-type]
 
     @classmethod
     def total(cls, paths: Iterable[Path], depth: int, codebook_size: int) -> CodeCounts:
@@ -48,6 +49,7 @@ class CodeCounts:
         for path in paths:
             with np.load(path, allow_pickle=False) as saved:
                 counts.num_images += int(saved["num_images"])
+                counts.num_bad += int(saved.get("num_bad", 0))  # absent in what older versions wrote
                 for branch in BRANCHES:
                     counts.of[branch] += saved[branch]
         return counts
@@ -55,7 +57,14 @@ class CodeCounts:
     def statistics(self) -> dict[str, Any]:
         """For each codebook: entropy in bits and usage, a number per depth; the share used at any depth; the counts."""
         self._count()
-        return {"num_images": self.num_images, **{branch: _describe(counts) for branch, counts in self.of.items()}}
+        described = {branch: _describe(counts) for branch, counts in self.of.items()}
+        return {"num_images": self.num_images, "num_bad": self.num_bad, **described}
+
+
+def read_totals(path: Path) -> tuple[int, int]:
+    """How many images a part holds, and how many samples of its shard were bad."""
+    with np.load(path, allow_pickle=False) as saved:
+        return int(saved["num_images"]), int(saved.get("num_bad", 0))
 
 
 def _describe(counts: np.ndarray) -> dict[str, Any]:
@@ -72,7 +81,7 @@ def _describe(counts: np.ndarray) -> dict[str, Any]:
 
 def as_table(statistics: dict[str, Any]) -> str:
     """The figures without the counts, for the terminal."""
-    lines = [f"{statistics['num_images']} images"]
+    lines = [f"{statistics['num_images']} images, {statistics.get('num_bad', 0)} samples left out as unusable"]
     for branch in BRANCHES:
         found = statistics[branch]
         bits = " ".join(f"{value:.2f}" for value in found["entropy_bits"])

@@ -5,18 +5,22 @@
                          statistics.json and conversations.jsonl join what the parts hold
 
 Nothing is copied at the end, and what a kill leaves of a run is used by the next one. A part holds the rows of its
-shard and nothing else, so neither the number of processes nor a restart changes the store.
+shard and how many of its samples were bad, and nothing else, so neither the number of processes nor a restart changes
+the store. A shard without a usable sample has a part without rows.
 """
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from data.code_counts import COUNTS, STATISTICS, CodeCounts
+from data.code_counts import COUNTS, STATISTICS, CodeCounts, read_totals
 from data.codes import CONVERSATIONS, PROVENANCE, CodeWriter, publish_store, refuse_foreign_folder
-from data.shard_names import modified
+from data.sample_health import Health
+from data.shard_names import modified, split_part
 
 STATE, INFO = "state.json", "dataset_info.json"  # of `datasets.load_from_disk`
 
@@ -35,6 +39,7 @@ class CodeParts:
         refuse_foreign_folder(self.path)
         self.folder = self.path.with_name(f".{self.path.name}.parts")
         names = dict.fromkeys(map(str, shards))  # a shard that is named twice is read once
+        self._modified = cache(modified)  # all parts of a folder ask for the same
         self.parts = {shard: self.folder / f"{index:05d}" for index, shard in enumerate(names)}
 
     def discard_outdated(self) -> None:
@@ -50,8 +55,7 @@ class CodeParts:
     def is_published(self) -> bool:
         """Whether the store is there, whole, of these shards and codes, and not older than a shard."""
         published = {shard: self.path / part.name for shard, part in self.parts.items()}
-        file = self.path / PROVENANCE
-        is_same = file.is_file() and json.loads(file.read_text()) == self.provenance
+        is_same = _says(self.path / PROVENANCE, self.provenance)
         return is_same and all(self._is_current(shard, part) for shard, part in published.items())
 
     def missing(self) -> list[str]:
@@ -59,12 +63,24 @@ class CodeParts:
         return [shard for shard, part in self.parts.items() if not part.exists()]
 
     def writer(self, shard: str) -> CodeWriter:
-        return CodeWriter(self.parts[shard], self._provenance_of(shard))
+        return CodeWriter(self.parts[shard], self._provenance_of(shard), may_be_empty=True)
 
-    def publish(self) -> None:
-        """Makes the folder of all parts the store. A shard without a usable sample has no part and adds nothing."""
+    def health(self, limit_bad_share: float) -> Health:
+        """The samples, good and bad, behind the parts that are there."""
+        health = Health(limit_bad_share)
+        for shard, part in self.parts.items():
+            if part.exists():
+                num_images, num_bad = read_totals(part / COUNTS)
+                health.seen += num_images + num_bad
+                health.bad += Counter({shard: num_bad})  # which drops a zero
+        return health
+
+    def publish(self, limit_bad_share: float = 0.01) -> None:
+        """Makes the folder of all parts the store; ValueError, and the parts stay, if too many samples were bad."""
+        health = self.health(limit_bad_share)
+        health.check()
         present = [part for part in self.parts.values() if part.exists()]
-        if not present:
+        if health.seen == health.bad.total():
             raise ValueError(f"no sample was written to {str(self.path)!r}: the source has no usable image")
         states = [json.loads((part / STATE).read_text()) for part in present]
         files = [
@@ -91,8 +107,13 @@ class CodeParts:
     def _is_current(self, shard: str, part: Path) -> bool:
         """Whether its part is there, of these codes, and not older than the shard."""
         file = part / PROVENANCE
-        return (
-            file.is_file()
-            and file.stat().st_mtime >= modified(shard)
-            and json.loads(file.read_text()) == self._provenance_of(shard)
-        )
+        is_same = _says(file, self._provenance_of(shard))
+        return is_same and file.stat().st_mtime >= self._modified(split_part(shard)[0])
+
+
+def _says(file: Path, provenance: Mapping[str, Any]) -> bool:
+    """Whether the file is there, whole, and holds this."""
+    try:
+        return file.is_file() and json.loads(file.read_text()) == provenance
+    except ValueError:
+        return False

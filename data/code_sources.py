@@ -1,6 +1,6 @@
 """Documents of a code store: an image and its caption, in either direction."""
 
-from typing import Any
+import json
 
 import numpy as np
 
@@ -60,10 +60,11 @@ class DrawSource(CaptionSource):
 
 def _groups(store: CodeStore, keys: list[str]) -> list[list[int]]:
     """The rows of each combination of values of the metadata `keys`, in order of first appearance."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
+    groups: dict[str, list[int]] = {}
     for row in range(len(store)):
         metadata = store.metadata(row)
         if missing := [key for key in keys if key not in metadata]:
             raise ValueError(f"balance: {store.key(row)!r} in {str(store.path)!r} has no {', '.join(missing)}")
-        groups.setdefault(tuple(metadata[key] for key in keys), []).append(row)
+        value = json.dumps([metadata[key] for key in keys], sort_keys=True)  # lists and objects are values as well
+        groups.setdefault(value, []).append(row)
     return list(groups.values())

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 import numpy as np
@@ -26,14 +26,6 @@ from data.key_index import KeyIndex
 CONVERSATIONS = "conversations.jsonl"  # of the rows that have some, as LLaVA-1.5 records whose image is the row's key
 PROVENANCE = "provenance.json"
 PROVENANCE_KEYS = ("tokenizer_id", "transform", "num_patches", "grid", "depth", "codebook_size", "source")
-
-
-class CodeSample(NamedTuple):
-    key: str
-    pixel: np.ndarray  # uint16[N, D]
-    semantic: np.ndarray  # uint16[N, D]
-    captions: list[str]
-    metadata: dict[str, Any]
 
 
 def _check_codes(codes: np.ndarray, provenance: Mapping[str, Any], what: str) -> None:
@@ -66,8 +58,10 @@ class CodeStore:
             raise FileNotFoundError(f"no code store at {str(path)!r}: make one with `dualtoken pretokenize`")
         try:
             provenance = json.loads((path / PROVENANCE).read_text())
+            if missing := [key for key in PROVENANCE_KEYS if key not in provenance]:
+                raise ValueError(f"its {PROVENANCE} lacks {', '.join(missing)}")
             table = datasets.load_from_disk(str(path), keep_in_memory=False).data
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except (OSError, ValueError, TypeError, pa.ArrowException) as error:
             raise ValueError(f"the code store {str(path)!r} is damaged ({error}): tokenize the images again") from error
         if tokenizer_id is not None and provenance["tokenizer_id"] != tokenizer_id:
             raise ValueError(
@@ -121,17 +115,21 @@ class CodeStore:
     def codes_of(self, indices: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
         return [self.codes(index) for index in indices]
 
-    def __getitem__(self, index: int) -> CodeSample:
-        return CodeSample(self.key(index), *self.codes(index), self.captions(index), self.metadata(index))
-
     @cached_property
     def _key_index(self) -> KeyIndex:
         index = KeyIndex(batch.column("key") for batch in self._batches)
         for rows in index.suspects():
             keys = [self.key(row) for row in rows]
             if twice := [key for key in keys if keys.count(key) > 1]:
-                raise ValueError(f"the key {twice[0]!r} occurs more than once in the code store {str(self.path)!r}")
+                raise ValueError(
+                    f"the key {twice[0]!r} occurs more than once in the code store {str(self.path)!r}: no conversation "
+                    "or interleaved document can name its pictures; give each picture a key of its own"
+                )
         return index
+
+    def check_keys(self) -> None:
+        """Raises ValueError if a key occurs more than once, so that rows cannot be found by their keys."""
+        self._rows_of("")
 
     def _rows_of(self, key: str) -> list[int]:
         return [row for row in self._key_index.candidates(key) if self.key(row) == key]
@@ -153,9 +151,12 @@ class CodeWriter:
         writer.add(key, pixel, semantic, captions, metadata)
     """
 
-    def __init__(self, path: str | Path, provenance: Mapping[str, Any]):
+    num_bad = 0
+    """Samples of the source that could not be read, kept with the counts; set by whoever reads them."""
+
+    def __init__(self, path: str | Path, provenance: Mapping[str, Any], may_be_empty: bool = False):
         self.path = Path(path)
-        self.provenance = dict(provenance)
+        self.provenance, self.may_be_empty = dict(provenance), may_be_empty
         if missing := [key for key in PROVENANCE_KEYS if key not in self.provenance]:
             raise ValueError(f"the provenance of the codes for {str(path)!r} lacks {', '.join(missing)}")
         if self.provenance["codebook_size"] > 2**16:
@@ -200,7 +201,7 @@ class CodeWriter:
             if error is not None:
                 self._writer.close()
                 return
-            if not self._counts.num_images:
+            if not self._counts.num_images and not self.may_be_empty:
                 raise ValueError(f"no sample was written to {str(self.path)!r}: the source has no usable image")
             self._writer.finalize()
             self._publish()
@@ -211,6 +212,7 @@ class CodeWriter:
         folder = self._partial / "store"
         datasets.Dataset.from_file(str(self._partial / "rows.arrow")).save_to_disk(str(folder))
         (folder / PROVENANCE).write_text(json.dumps(self.provenance, indent=2))
+        self._counts.num_bad = self.num_bad
         self._counts.save(folder / COUNTS)
         if (self._partial / CONVERSATIONS).exists():
             (self._partial / CONVERSATIONS).rename(folder / CONVERSATIONS)

@@ -21,7 +21,7 @@ def conversation_turns(record: dict[str, Any], library: ImageLibrary, where: str
     """The turns of a record; ValueError with `where` in it if the record cannot be used."""
     messages = record.get("conversations")
     if not isinstance(messages, list) or not all(
-        isinstance(m, dict) and m.get("from") in ROLES and isinstance(m.get("value"), str) for m in messages
+        isinstance(m, dict) and str(m.get("from")) in ROLES and isinstance(m.get("value"), str) for m in messages
     ):
         raise ValueError(f"{where} is no list of messages with from (human or gpt) and value")
     keys = record.get("image") or []

@@ -23,17 +23,17 @@ def split_group(concept: str) -> str:
     return "-".join([parts[0], *(part for part in parts[1:] if part not in _MODIFIERS)])
 
 
-def _fraction(text: str) -> float:
+def fraction_of(text: str) -> float:
     """A number in [0, 1) that depends on nothing but the text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def split_of(concept: str, style: str, has_both_styles: bool) -> str:
     group = split_group(concept)
-    draw = _fraction(f"split {group}")
+    draw = fraction_of(f"split {group}")
     if draw < UNSEEN_CONCEPT_SHARE:
         return "unseen_concept"
-    held_out_style = STYLES[_fraction(f"style {group}") < 0.5]
+    held_out_style = STYLES[fraction_of(f"style {group}") < 0.5]
     if has_both_styles and draw < UNSEEN_CONCEPT_SHARE + UNSEEN_STYLE_SHARE and style == held_out_style:
         return "unseen_style"
     return "train"
@@ -41,4 +41,4 @@ def split_of(concept: str, style: str, has_both_styles: bool) -> str:
 
 def image_id_of(key: str) -> int:
     """A positive integer of at most nine digits, as stable as the key."""
-    return 1 + int(_fraction(f"image {key}") * 999_999_999)
+    return 1 + int(fraction_of(f"image {key}") * 999_999_999)

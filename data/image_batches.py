@@ -17,8 +17,12 @@ from torch import Tensor
 from data.augment import Augment, AugmentConfig
 from data.images import ImageTransform
 from data.raw_sample import RawSample
+from data.sample_health import Health
 from data.shard_names import Spec, check_spec
 from data.shards import Order, iterate_prepared
+
+MAX_EMPTY_EPOCHS = 100
+"""In which a rank got nothing but shards smaller than a batch; an epoch later it gets others."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,13 @@ class ImageBatches:
         self._rest = epoch_from(0, 0)
 
     def __next__(self) -> ImageBatch:
-        following = next(self._rest, None)
-        if following is None:
-            if not self.start:
-                raise ValueError("the shards hold fewer images than one batch; make data.batch_size smaller")
+        for _ in range(MAX_EMPTY_EPOCHS):
+            following = next(self._rest, None)
+            if following is not None:
+                batch, self.start = following
+                return batch
             self.load_state_dict({"epoch": self.epoch + 1, "start": 0})
-            return next(self)
-        batch, self.start = following
-        return batch
+        raise ValueError("the shards hold fewer images than one batch; make data.batch_size smaller")
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "start": self.start}
@@ -141,6 +144,7 @@ def streamed_batches(
     config: ImageDataConfig, transform: ImageTransform, rank: int = 0, world_size: int = 1
 ) -> ImageBatches:
     """Over shards of any number, shuffled by (seed, epoch); every rank reads its own shards at its own pace."""
+    health = Health(config.limit_bad_share)  # of all epochs: one bad picture of a rank's few in one of them is no share
 
     def epoch_from(epoch: int, start: int) -> Iterator[tuple[ImageBatch, int]]:
         augment = Augment(config.augment, config.seed, epoch)
@@ -153,13 +157,15 @@ def streamed_batches(
             prepare,
             Order(config.seed, epoch, rank, world_size),
             start=start,
-            limit_bad_share=config.limit_bad_share,
+            health=health,
             num_workers=config.num_workers,
             ahead=2 * config.batch_size,
         )
         while len(group := list(islice(made, config.batch_size))) == config.batch_size:
             pictures, metadata = zip(*(sample for _, sample in group), strict=True)
             yield ImageBatch(torch.stack(pictures), list(metadata)), group[-1][0]
+        if world_size == 1:
+            health.check()
 
     return ImageBatches(epoch_from)
 

@@ -172,8 +172,10 @@ class Loader:
         self._state = state
 
     def metrics(self) -> dict[str, float]:
-        """Fill of the rows, dropped documents, and share and epochs of each source, so far."""
+        """Fill of the rows, dropped documents, and of each source, so far, its share of the documents in rows and how
+        often its documents were drawn, dropped ones and those that wait for a row included."""
         counters, counts = self._state["rows"]["counters"], self._state["counts"]
+        packed = self._state["rows"].get("packed", [0] * len(counts))
         metrics = {
             "fill": counters["positions"] / max(counters["rows"] * self.config.context_length, 1),
             "num_bad": float(counters["bad"]),
@@ -184,6 +186,6 @@ class Loader:
             metrics["num_bad_pictures"] = float(sum(folder.num_bad for folder in files.values()))
             metrics["num_tokenized"] = float(sum(folder.num_encoded for folder in files.values()))
         for place, (source, count) in enumerate(zip(self.sources, counts, strict=True)):
-            metrics[f"share.{place}.{source.name}"] = count / max(sum(counts), 1)
+            metrics[f"share.{place}.{source.name}"] = packed[place] / max(sum(packed), 1)
             metrics[f"epoch.{place}.{source.name}"] = count / len(source)
         return metrics

@@ -60,11 +60,6 @@ class Mixture:
         epoch, place = divmod(count, self.sizes[source])
         return Draw(source, int(self._order(source, epoch)[place]), count)
 
-    @property
-    def epochs(self) -> list[float]:
-        """How often each source has been seen."""
-        return [count / size for count, size in zip(self.counts, self.sizes, strict=True)]
-
     def state_dict(self) -> dict[str, Any]:
         return {"counts": list(self.counts), "since": list(self.since)}
 

@@ -6,6 +6,7 @@ permutation, for which a cache that drops its oldest entries would hardly ever h
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -59,7 +60,7 @@ class PictureFiles:
         return 0 if self.encoder is None else self.encoder.depth
 
     def __contains__(self, name: str) -> bool:
-        return self._file(name).is_file()
+        return os.path.isfile(self._file(name))  # not Path.is_file, which raises an OSError on long names
 
     def _file(self, name: str) -> Path:
         parts = PurePosixPath(name)

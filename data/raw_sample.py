@@ -66,7 +66,10 @@ def decode(part: RawPart) -> RawSample:
         metadata["cls"] = int(texts["cls"])
     if "/" in part.key:
         metadata.setdefault("folder", part.key.split("/")[-2])
-    caption = texts["txt"] if "txt" in texts else metadata.get("caption", "")
+    if isinstance(captions := metadata.get("captions"), list):
+        metadata["captions"] = [text for text in captions if text is not None]
+    caption = texts["txt"] if "txt" in texts else metadata.get("caption")
+    caption = "" if caption is None else caption  # a null is what tables have where there is none
     _check(part, caption, metadata)
     content = image.read_bytes() if isinstance(image, FileSlice) else image
     return RawSample(part.key, load_image(content), caption.strip(), metadata, part.shard)
@@ -86,4 +89,4 @@ def _check(part: RawPart, caption: Any, metadata: Mapping[str, Any]) -> None:
 
 
 def _text(file: File) -> str:
-    return (file if isinstance(file, bytes) else file.read_bytes()).decode()
+    return (file if isinstance(file, bytes) else file.read_bytes()).decode("utf-8-sig")

@@ -32,12 +32,9 @@ def read_folder(shard: str, is_damaged: Damaged) -> Iterator[RawPart]:
             yield _untabled(folder, paths[place], shard)
         return
     lines = part.range(count_pictures(name)) if part.num > 1 else range(0, 1 << 62)
-    try:
-        for row in islice(_rows(table), lines.start, lines.stop):
-            if (sample := _tabled(folder, row, shard, table, is_damaged)) is not None:
-                yield sample
-    except (ValueError, csv.Error) as error:  # of the table itself: bytes that are no text, a quote that never ends
-        is_damaged(f"{table}: {error}")
+    for row in islice(_rows(table), lines.start, lines.stop):
+        if (sample := _tabled(folder, row, shard, table, is_damaged)) is not None:
+            yield sample
 
 
 def count_pictures(folder: str) -> int:
@@ -64,26 +61,46 @@ def _untabled(folder: Path, path: Path, shard: str) -> RawPart:
 
 
 def _rows(table: Path) -> Iterator[dict[str, Any] | str]:
-    """The rows in order; a line that is no JSON object stays text, for one bad row must not hide the others."""
-    with table.open(encoding="utf-8", newline="") as file:
+    """The rows in order; of one that cannot be read, text that says so, for one bad row must not hide the others.
+
+    Bytes that are no UTF-8 become lone surrogates, which `_tabled` refuses; a byte order mark is no part of a name.
+    """
+    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         if table.suffix == ".csv":
-            yield from csv.DictReader(file)
+            yield from _csv_rows(csv.DictReader(file))
             return
         for line in filter(str.strip, file):
             try:
                 row = json.loads(line)
-            except ValueError:
-                row = line
-            yield row if isinstance(row, dict) else line
+            except (ValueError, RecursionError):
+                row = None
+            yield row if isinstance(row, dict) else f"a line is no JSON object: {line.strip()[:60]!r}"
+
+
+def _csv_rows(reader: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any] | str]:
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:  # such as a quote that never ends
+            yield str(error)
+            continue
+        if row is None:
+            return
+        yield row
 
 
 def _tabled(
     folder: Path, row: dict[str, Any] | str, shard: str, table: Path, is_damaged: Damaged
 ) -> RawPart | None:
     if isinstance(row, str):
-        is_damaged(f"a line of {table} is no JSON object: {row.strip()[:60]!r}")
+        is_damaged(f"{table}: {row}")
         return None
     name = row.get("file_name")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        is_damaged(f"the row of {name!r} in {table} is no UTF-8")
+        return None
     path = PurePosixPath(str(name or ""))
     if not name or path.is_absolute() or ".." in path.parts:
         is_damaged(f"a row of {table} has file_name {name!r}, which is no file below the folder")

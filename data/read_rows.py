@@ -8,8 +8,8 @@ and the first of KEY_COLUMNS or else the row's number. Other columns of text, nu
 Pictures are passed on encoded, so that skipping a row costs nothing.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -22,7 +22,8 @@ from data.shard_names import DATASETS, split_part
 IMAGE_COLUMNS = ("image", *IMAGE_ENDINGS)
 CAPTION_COLUMNS = ("caption", "text", "txt", "captions")
 KEY_COLUMNS = ("__key__", "key", "id")
-OPTIONS = ("split", "config", "image", "caption", "key")
+COLUMN_OPTIONS = ("image", "caption", "key")
+OPTIONS = ("split", "config", *COLUMN_OPTIONS)
 Row = Mapping[str, Any]
 
 
@@ -34,9 +35,10 @@ def read_parquet(shard: str, is_damaged: Damaged) -> Iterator[RawPart]:
     stem = Path(shard).stem
     try:
         with ParquetFile(shard) as file:
-            rows = (row for batch in file.iter_batches(batch_size=64) for row in batch.to_pylist())
+            rows = (batch.slice(i, 1) for batch in file.iter_batches(batch_size=64) for i in range(len(batch)))
             for number, row in enumerate(rows):
-                yield _part(row, {}, shard, f"{stem}-{number:06d}", None)
+                make = partial(_part, row, {}, shard, f"{stem}-{number:06d}", None)
+                yield from _made(make, number, is_damaged)
     except (pa.ArrowException, OSError) as error:
         is_damaged(f"{type(error).__name__}: {error}")
 
@@ -51,9 +53,20 @@ def read_dataset(shard: str, is_damaged: Damaged) -> Iterator[RawPart]:
     folder = Path(path).resolve() if Path(path).is_dir() else None
     try:
         for number, row in enumerate(rows):
-            yield _part(row, options, shard, f"{part.place:05d}-{number:06d}", folder)
+            make = partial(_part, row, options, shard, f"{part.place:05d}-{number:06d}", folder)
+            yield from _made(make, number, is_damaged)
     except Exception as error:  # readers of any format raise anything on broken files
         is_damaged(f"{type(error).__name__}: {error}")
+
+
+def _made(make: Callable[[], RawPart], number: int, is_damaged: Damaged) -> Iterator[RawPart]:
+    """What is made of a row; a bad one must not hide the others."""
+    try:
+        part = make()
+    except Exception as error:  # text that is no UTF-8, a picture that the hub no longer has, …
+        is_damaged(f"row {number}: {type(error).__name__}: {error}")
+        return
+    yield part
 
 
 def dataset_parts(shard: str) -> list[str]:
@@ -76,12 +89,11 @@ def _open(name: str) -> Any:
     import datasets
 
     path, options = _parse(name)
-    split = options.get("split", "train")
     try:
-        if Path(path, "state.json").is_file():  # written by `save_to_disk`
-            stored = datasets.load_from_disk(path)
+        if (stored := _saved(path, options.get("split"))) is not None:
             rows = stored.to_iterable_dataset(num_shards=max(len(stored.cache_files), 1))
         else:
+            split = options.get("split", "train")
             rows = datasets.load_dataset(path, options.get("config"), split=split, streaming=True)
     except Exception as error:  # of the network, the hub, the format
         reason = " ".join(str(error).split())[:200]
@@ -89,10 +101,33 @@ def _open(name: str) -> Any:
     for column, feature in (rows.features or {}).items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
+    if asked := [options[of] for of in COLUMN_OPTIONS if of in options]:
+        columns = list(rows.features or next(iter(rows), asked))
+        if missing := [column for column in asked if column not in columns]:
+            raise ValueError(f"{name} has no column {missing[0]!r}; there are {', '.join(columns)}")
     return rows
 
 
-def _part(row: Row, options: Mapping[str, str], shard: str, number: str, folder: Path | None) -> RawPart:
+def _saved(path: str, split: str | None) -> Any:
+    """The Dataset in a folder that `save_to_disk` wrote, alone or with other splits; None if it did not write it."""
+    import datasets
+
+    if Path(path, "dataset_dict.json").is_file():
+        splits = datasets.load_from_disk(path)
+    elif Path(path, "state.json").is_file():
+        stored = datasets.load_from_disk(path)
+        splits = {str(stored.split or "train"): stored}
+        split = split or next(iter(splits))
+    else:
+        return None
+    if (split := split or "train") not in splits:
+        raise ValueError(f"there is no split {split!r}; there are {', '.join(splits)}")
+    return splits[split]
+
+
+def _part(row: Any, options: Mapping[str, str], shard: str, number: str, folder: Path | None) -> RawPart:
+    """The sample of a row: a dictionary, or a batch of Arrow of length 1."""
+    row = row if isinstance(row, Mapping) else row.to_pylist()[0]
     key, caption = _column(row, options.get("key"), KEY_COLUMNS), _column(row, options.get("caption"), CAPTION_COLUMNS)
     image = _column(row, options.get("image"), IMAGE_COLUMNS) or next((c for c in row if _is_image(row[c])), None)
     metadata = {column: value for column, value in row.items() if column not in (image, key) and _is_plain(value)}
@@ -100,9 +135,9 @@ def _part(row: Row, options: Mapping[str, str], shard: str, number: str, folder:
         metadata |= {column: value for column, value in nested.items() if _is_plain(value)}
     if caption is not None and caption != "captions":
         value = metadata.pop(caption, None)
-        if isinstance(value, list) and value:
+        if isinstance(value, list):
             metadata["captions"] = value
-            value = value[0]
+            value = next((text for text in value if text is not None), None)
         metadata["caption"] = value
     files = {} if image is None else _files(row[image], folder)
     name = number if key is None or row[key] is None else str(row[key])

@@ -10,6 +10,7 @@ nowhere else: names that are found by a glob never are commands.
 """
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 PIPE, DATASETS = "pipe:", "datasets:"
 Spec = str | Path | Sequence[str | Path]
+_TARS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _PART = re.compile(r"(?P<name>.+)#(?P<index>\d+)/(?P<num>\d+)", re.DOTALL)
 
 
@@ -32,7 +34,7 @@ class Part(NamedTuple):
 
 def split_part(shard: str) -> tuple[str, Part]:
     """`photos#2/5` → `photos`, (2, 5); a file whose own name looks like that is a file."""
-    found = None if Path(shard).exists() else _PART.fullmatch(shard)
+    found = None if os.path.exists(shard) else _PART.fullmatch(shard)
     if found is None:
         return shard, Part(0, 1)
     return found["name"], Part(int(found["index"]), int(found["num"]))
@@ -42,16 +44,16 @@ def expand_shards(spec: Spec) -> list[str]:
     """The shards named by a path, a glob, a brace range `x-{000000..000009}.tar`, a pipe, or several of these.
 
     Several are a list, or one string with commas between them (in which a pipe cannot stand, as a command may hold
-    commas). A folder that holds tars or parquet files stands for these; any other is one shard.
+    commas). A folder that holds tars stands for these, one that holds parquet files for these; any other is one shard.
     """
     if not isinstance(spec, str | Path):
         return [shard for part in spec for shard in expand_shards(part)]
     text = str(spec)
     if text.startswith((PIPE, DATASETS)):
         return _expand_braces(text)
-    if Path(text).exists():
+    if os.path.exists(text):  # not Path.exists, which raises an OSError on a list that is too long for a name
         return _inside(Path(text))
-    if Path(split_part(text)[0]).exists():
+    if os.path.exists(split_part(text)[0]):
         return [text]
     parts = re.split(r",(?![^{]*})", text)  # commas outside of braces
     if len(parts) > 1:
@@ -68,15 +70,26 @@ def check_spec(spec: Any, key: str) -> None:
 
 
 def modified(shard: str) -> float:
-    """When a shard last changed, in seconds; 0 for what is not on this machine, which never counts as changed."""
+    """When a shard last changed, in seconds; of a folder, when it or anything below it did, so that a picture that was
+    written anew is noticed. 0 for what is not on this machine, which never counts as changed."""
     name, _ = split_part(shard)
-    return 0.0 if name.startswith((PIPE, DATASETS)) else Path(name).stat().st_mtime
+    path = name.removeprefix(DATASETS).partition("?")[0] if name.startswith(DATASETS) else name
+    if name.startswith(PIPE) or (path != name and not os.path.isdir(path)):
+        return 0.0
+    below = (os.path.join(parent, file) for parent, folders, files in os.walk(path) for file in folders + files)
+    times = (os.stat(file).st_mtime for file in below if os.path.exists(file))  # a link may lead nowhere
+    return max(os.stat(path).st_mtime, max(times, default=0.0))
 
 
 def _inside(path: Path) -> list[str]:
-    """The shards in a folder, or the path itself; one that looks like an address is written as a path."""
+    """The shards in a folder, or the path itself; one that looks like an address is written as a path.
+
+    Beside tars nothing else counts, nor does a parquet file beside a folder of its name: such ones are lists of what
+    img2dataset downloaded.
+    """
     files = sorted(path.iterdir()) if path.is_dir() else []
-    found = [file for file in files if ".tar" in file.suffixes or file.suffix in (".tgz", ".parquet")] or [path]
+    tables = (file for file in files if file.suffix == ".parquet" and not file.with_suffix("").is_dir())
+    found = [file for file in files if file.name.endswith(_TARS)] or list(tables) or [path]
     return [f"./{name}" if name.startswith((PIPE, DATASETS)) else name for name in map(str, found)]
 
 
@@ -90,7 +103,7 @@ def _expand_braces(pattern: str) -> list[str]:
 
 
 def _expand_glob(pattern: str) -> list[str]:
-    found = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+    found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
     if not found:
         raise FileNotFoundError(f"no shard or folder matches {pattern}")
     return found

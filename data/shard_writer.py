@@ -47,11 +47,11 @@ def write_shard(path: Path, samples: list[Sample]) -> None:
 def write_shards(
     samples: Sequence[Sample], folder: Path, splits: Iterable[str], samples_per_shard: int, ending: str
 ) -> None:
-    """`SPLIT-000000.ENDING` … in `folder`, in the order of `samples`; older ones with that ending are removed."""
+    """`SPLIT-000000.ENDING` … in `folder`, in the order of `samples`; older ones of these names are removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"*.{ending}"):
-        old.unlink()
     for split in splits:
+        for old in folder.glob(f"{split}-{'[0-9]' * 6}.{ending}"):
+            old.unlink()
         chosen = [sample for sample in samples if sample.split == split]
         for number, start in enumerate(range(0, len(chosen), samples_per_shard)):
             write_shard(folder / f"{split}-{number:06d}.{ending}", chosen[start : start + samples_per_shard])

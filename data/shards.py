@@ -6,12 +6,10 @@ the run with an error.
 """
 
 import logging
+import os
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from data.ordered_map import ordered_map
@@ -19,6 +17,7 @@ from data.raw_sample import RawPart, RawSample, decode
 from data.read_folder import folder_parts, read_folder
 from data.read_rows import dataset_parts, read_dataset, read_parquet
 from data.read_tar import read_tar
+from data.sample_health import Health
 from data.shard_names import DATASETS, PIPE, Spec, expand_shards, split_part
 
 logger = logging.getLogger(__name__)
@@ -41,34 +40,6 @@ class Order(NamedTuple):
     epoch: int = 0
     rank: int = 0
     world_size: int = 1
-
-
-@dataclass
-class _Health:
-    """How many samples of each shard were read, and how many were bad."""
-
-    limit: float
-    seen: int = 0
-    bad: Counter[str] = field(default_factory=Counter)
-
-    def skip(self, shard: str, key: str, reason: object) -> None:
-        self.bad[shard] += 1
-        message = f"skipped {key} in {shard}: {reason}"
-        logger.warning("%s", message.encode(errors="backslashreplace").decode())  # names may be no text
-
-    def damaged(self, shard: str, reason: object) -> None:
-        """Something of the shard itself: at least one sample is lost."""
-        self.seen += 1
-        self.skip(shard, "a member", reason)
-
-    def check(self) -> None:
-        num_bad = self.bad.total()
-        if num_bad and num_bad > self.limit * self.seen:
-            worst, count = self.bad.most_common(1)[0]
-            raise ValueError(
-                f"{num_bad} of {self.seen} samples could not be read, more than the allowed share of {self.limit:g}; "
-                f"the worst shard is {worst} with {count}: repair it or raise limit_bad_share"
-            )
 
 
 def iterate_shards(
@@ -94,6 +65,7 @@ def iterate_prepared(
     *,
     start: int = 0,
     limit_bad_share: float = 0.01,
+    health: Health | None = None,
     num_workers: int = 0,
     ahead: int = 64,
 ) -> Iterator[tuple[int, Made]]:
@@ -102,12 +74,16 @@ def iterate_prepared(
     That number as `start` continues there: what comes before is not decoded, and not read where it lies in plain tars.
     Whole shards are dealt out to the ranks where there are enough of them; otherwise every rank reads all shards and
     takes each `world_size`-th sample. The shares of the ranks may differ in size.
+
+    Too many bad samples are a ValueError. With a `health` of the caller's own they are counted there, on top of what it
+    holds, and after the last sample it is for the caller to judge.
     """
     shards = expand_shards(urls)
     if order.seed is not None:
         random.Random(f"shards {order.seed} {order.epoch}").shuffle(shards)
     by_shard = len(shards) >= order.world_size
-    health = _Health(limit_bad_share)
+    is_own = health is None
+    health = Health(limit_bad_share) if health is None else health
     place = 0
     own = shards[order.rank :: order.world_size] if by_shard else shards
     parts = _read_all(own, health, may_skip=lambda: place < start or not by_shard)
@@ -132,14 +108,15 @@ def iterate_prepared(
             yield number, result
         if health.seen % _CHECK_EVERY == 0:
             health.check()
-    health.check()
+    if is_own:
+        health.check()
     if health.bad:
         logger.warning("skipped %d of %d samples", health.bad.total(), health.seen)
 
 
 def count_samples(urls: Spec) -> int:
     """How many samples there are, good or bad, in one pass that decodes nothing; ValueError where a tar is damaged."""
-    health = _Health(limit=0)
+    health = Health(limit=0)
     count = sum(1 for _ in _read_all(expand_shards(urls), health))
     if health.bad:
         raise ValueError(f"{next(iter(health.bad))} is damaged or cut short: what it should hold cannot be known")
@@ -152,7 +129,7 @@ def select_samples(urls: Spec, wanted: Callable[[int], bool]) -> Iterator[tuple[
     The others are not decoded. For evaluation: captions are welcome, not required, and a bad sample is logged and left
     out, for the caller to count.
     """
-    health = _Health(limit=1)
+    health = Health(limit=1)
     for place, part in enumerate(_read_all(expand_shards(urls), health, needs_caption=False)):
         if wanted(place):
             _, sample, mistake = _try(_itself, part)
@@ -164,7 +141,7 @@ def select_samples(urls: Spec, wanted: Callable[[int], bool]) -> Iterator[tuple[
 
 def find_samples(shard: str, keys: set[str]) -> Iterator[RawSample]:
     """The samples of a shard that have these keys, where they can be decoded."""
-    for part in _read_all([shard], _Health(limit=1), needs_caption=False):
+    for part in _read_all([shard], Health(limit=1), needs_caption=False):
         if part.key in keys and (sample := _try(_itself, part)[1]) is not None:
             yield sample
 
@@ -176,24 +153,34 @@ def units(urls: Spec) -> list[str]:
         if shard.startswith(DATASETS):
             found += dataset_parts(shard)
         else:
-            found += folder_parts(shard, FOLDER_PART) if Path(shard).is_dir() else [shard]
+            found += folder_parts(shard, FOLDER_PART) if os.path.isdir(shard) else [shard]
     return found
 
 
 def _read_all(
-    shards: Iterable[str], health: _Health, needs_caption: bool = True, may_skip: Callable[[], bool] = lambda: True
+    shards: Iterable[str], health: Health, needs_caption: bool = True, may_skip: Callable[[], bool] = lambda: True
 ) -> Iterator[RawPart]:
     for shard in shards:
-        name, _ = split_part(shard)
-        is_damaged = partial(health.damaged, shard)
-        if name.startswith(DATASETS):
-            yield from read_dataset(shard, is_damaged)
-        elif not name.startswith(PIPE) and Path(name).is_dir():
-            yield from read_folder(shard, is_damaged)
-        elif name.endswith(".parquet"):
-            yield from read_parquet(shard, is_damaged)
-        else:
-            yield from read_tar(shard, is_damaged, needs_caption, may_skip)
+        yield from _read(shard, health, needs_caption, may_skip)
+
+
+def _read(shard: str, health: Health, needs_caption: bool, may_skip: Callable[[], bool]) -> Iterator[RawPart]:
+    num_read = 0
+
+    def is_damaged(reason: object) -> None:
+        health.damaged(shard, f"{reason} (it gave {num_read} samples before)")
+
+    name, _ = split_part(shard)
+    if name.startswith(DATASETS):
+        parts = read_dataset(shard, is_damaged)
+    elif not name.startswith(PIPE) and os.path.isdir(name):
+        parts = read_folder(shard, is_damaged)
+    elif name.endswith(".parquet"):
+        parts = read_parquet(shard, is_damaged)
+    else:
+        parts = read_tar(shard, is_damaged, needs_caption, may_skip)
+    for num_read, part in enumerate(parts, start=1):  # noqa: B007 (is_damaged reads it)
+        yield part
 
 
 def _shuffle(items: Iterable[Item], rng: random.Random) -> Iterator[Item]:

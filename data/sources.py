@@ -79,6 +79,8 @@ def open_sources(
     sources: list[Source] = []
     for config in configs:
         store = stores.get(config.codes)
+        if store is not None and config.kind not in FROM_CODES:
+            store.check_keys()
         images = store if config.kind in FROM_CODES else ImageLibrary(store, files.get(config.images))
         source = SOURCES[config.kind](config, vocabulary, images)
         if not len(source):

@@ -41,6 +41,7 @@ class RowStream:
         self.sources, self.draws, self.seed = sources, draws, seed
         self.context_length, self.window, self.max_bad_share = context_length, window, max_bad_share
         self.waiting: list[tuple[Draw, Document]] = []
+        self.packed = [0] * len(sources)  # documents of each source that came out in a row
         self.counters = dict.fromkeys(("drawn", "bad", "overlong", "rows", "documents", "positions"), 0)
 
     def __iter__(self) -> "RowStream":
@@ -52,6 +53,8 @@ class RowStream:
             raise StopIteration
         chosen = set(best_fit([len(document) for _, document in self.waiting], self.context_length))
         row = [document for place, (_, document) in enumerate(self.waiting) if place in chosen]
+        for place in chosen:
+            self.packed[self.waiting[place][0].source] += 1
         self.waiting = [item for place, item in enumerate(self.waiting) if place not in chosen]
         self.counters["rows"] += 1
         self.counters["documents"] += len(row)
@@ -101,9 +104,11 @@ class RowStream:
         return document
 
     def state_dict(self) -> dict[str, Any]:
-        return {"waiting": [list(astuple(draw)) for draw, _ in self.waiting], "counters": dict(self.counters)}
+        waiting = [list(astuple(draw)) for draw, _ in self.waiting]
+        return {"waiting": waiting, "counters": dict(self.counters), "packed": list(self.packed)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         draws = [Draw(*draw) for draw in state["waiting"]]
         self.waiting = [(draw, self.document(draw)) for draw in draws]
         self.counters = dict(state["counters"])
+        self.packed = list(state.get("packed", self.packed))  # absent in what older versions wrote

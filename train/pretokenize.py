@@ -11,7 +11,7 @@ the same store.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 from typing import Any, NamedTuple
 
 import datasets
@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from data.code_counts import STATISTICS, as_table
 from data.code_parts import CodeParts
-from data.codes import CodeWriter
+from data.codes import CodeStore, CodeWriter
 from data.image_batches import describe
 from data.images import ImageTransform
 from data.raw_sample import RawSample
+from data.sample_health import Health
 from data.shard_names import check_spec
 from data.shards import iterate_prepared, units
 from tokenizer import DualCodes, DualTokenizer
@@ -81,12 +82,17 @@ def main(config: PretokenizeConfig) -> None:
         is_published = world.gather(world.is_main and parts.is_published())[0]
         if not is_published:
             world.on_main(parts.discard_outdated)
+            health = parts.health(config.limit_bad_share)  # what an earlier run met counts as well
             missing = world.gather(parts.missing())[0]  # as the main process sees it, before any is written
-            write_parts(parts, missing[world.rank :: world.size], tokenizer, transform, config, world)
+            write_parts(parts, missing[world.rank :: world.size], tokenizer, transform, config, world, health)
             world.barrier()
-            world.on_main(parts.publish)
+            world.on_main(parts.publish, config.limit_bad_share)
         if world.is_main:
             print(as_table(json.loads((parts.path / STATISTICS).read_text())))
+            try:
+                CodeStore.open(parts.path).check_keys()
+            except ValueError as error:  # captions and drawings need no keys
+                print(f"warning: {error}")
             if config.verify:
                 print(verify(parts.path, tokenizer, transform, config.verify))
     finally:
@@ -101,6 +107,7 @@ def write_parts(
     transform: ImageTransform,
     config: PretokenizeConfig,
     world: World,
+    health: Health,
 ) -> None:
     """The parts of `shards`, one after the other. The bar guesses the number of images from the shards read so far."""
 
@@ -110,18 +117,27 @@ def write_parts(
     made = iterate_prepared(
         shards,
         prepare,
-        limit_bad_share=config.limit_bad_share,
+        health=health,
         num_workers=config.num_workers,
         ahead=2 * config.batch_size,
     )
-    samples = (sample for _, sample in made)
     with tqdm(desc="pretokenize", unit="image", disable=not world.is_main) as bar:
-        for num_done, (shard, own) in enumerate(groupby(samples, key=lambda sample: sample.shard), start=1):
+        for num_done, (shard, own) in enumerate(by_shard(shards, (sample for _, sample in made)), start=1):
             with parts.writer(shard) as writer:
                 for batch, codes in encode_all(own, tokenizer, config.batch_size, world.device):
                     add_rows(writer, batch, codes)
                     bar.update(len(batch))
+                writer.num_bad = health.bad[shard]  # all of them: the next shard has begun, or there is none
             bar.total = round(bar.n * len(shards) / num_done)
+
+
+def by_shard(shards: list[str], samples: Iterator[Prepared]) -> Iterator[tuple[str, Iterator[Prepared]]]:
+    """Each shard with its samples, also one that has none. They are to be read to their end before the next shard."""
+    rest = iter(shards)
+    for found, own in groupby(samples, key=lambda sample: sample.shard):
+        yield from ((shard, iter(())) for shard in takewhile(lambda shard: shard != found, rest))  # noqa: B023
+        yield found, own
+    yield from ((shard, iter(())) for shard in rest)
 
 
 def encode_all(

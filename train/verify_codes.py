@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data.code_counts import COUNTS, read_totals
 from data.codes import PROVENANCE, CodeStore
 from data.images import ImageTransform, to_pil
 from data.shards import find_samples
@@ -46,7 +47,8 @@ def verify(folder: Path, tokenizer: DualTokenizer, transform: ImageTransform, nu
 
 
 def _sample(folder: Path, transform: ImageTransform, num: int) -> Iterator[Row]:
-    parts = [CodeStore.open(path.parent) for path in sorted(folder.glob(f"*/{PROVENANCE}"))]
+    found = (path.parent for path in sorted(folder.glob(f"*/{PROVENANCE}")))
+    parts = [CodeStore.open(part) for part in found if read_totals(part / COUNTS)[0]]  # one may be without rows
     ends = np.cumsum([len(part) for part in parts])
     chosen: dict[int, list[int]] = defaultdict(list)
     for row in sorted({i * int(ends[-1]) // num for i in range(num)}):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -25,6 +26,10 @@ def vocabulary() -> Vocabulary:
     return Vocabulary.train(TEXTS * 3, 320)
 
 
+def _metadata(i: int) -> dict[str, Any]:
+    return {"number": i, "group": "first" if i == 0 else "rest", "tags": ["odd"] * (i % 2)}
+
+
 @pytest.fixture
 def make_store(tmp_path: Path) -> Callable[..., CodeStore]:
     """make_store(name, num_samples): keys name-0…, two captions each, random codes of 6 positions × 3 depths."""
@@ -38,7 +43,7 @@ def make_store(tmp_path: Path) -> Callable[..., CodeStore]:
                 pixel, semantic = rng.integers(8, size=(2, facts["num_patches"], facts["depth"]))
                 words = ["red", "apple", "hand"] * (1 + i % 3)
                 texts = captions if captions is not None else [" ".join(words), f"{' '.join(words)} {i}"]
-                writer.add(f"{name}-{i}", pixel, semantic, texts, {"number": i, "group": "first" if i == 0 else "rest"})
+                writer.add(f"{name}-{i}", pixel, semantic, texts, _metadata(i))
         return CodeStore.open(tmp_path / name)
 
     return make

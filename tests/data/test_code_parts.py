@@ -70,7 +70,7 @@ def test_parts_that_are_there_are_not_written_again(tmp_path, shards):
     assert [CodeStore.open(tmp_path / "codes").key(i)[0] for i in range(0, 15, NUM_ROWS)] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("change", ["tokenizer", "shard", "order"])
+@pytest.mark.parametrize("change", ["tokenizer", "shard", "order", "torn"])
 def test_parts_of_something_else_are_written_again(tmp_path, shards, change):
     earlier = CodeParts(tmp_path / "codes", FACTS, shards)
     for shard in shards:
@@ -82,9 +82,11 @@ def test_parts_of_something_else_are_written_again(tmp_path, shards, change):
     elif change == "shard":
         later = earlier.parts[str(shards[1])].stat().st_mtime + 10
         os.utime(shards[1], (later, later))
+    elif change == "torn":
+        (earlier.parts[str(shards[1])] / "provenance.json").write_text("{")
     else:
         again = [shards[1], shards[0]]
-    expected = {"tokenizer": shards, "shard": [shards[1]], "order": again}[change]
+    expected = {"tokenizer": shards, "shard": [shards[1]], "torn": [shards[1]], "order": again}[change]
     assert write(tmp_path / "codes", again, facts) == [str(shard) for shard in expected]
     store = CodeStore.open(tmp_path / "codes", facts["tokenizer_id"])
     assert [store.key(i)[0] for i in range(0, len(store), NUM_ROWS)] == [shard.stem for shard in again]
@@ -101,14 +103,25 @@ def test_a_store_is_replaced_when_the_new_one_is_whole(tmp_path, shards):
     assert len(CodeStore.open(tmp_path / "codes")) == NUM_ROWS
 
 
-def test_a_shard_without_samples_adds_nothing_and_one_named_twice_is_read_once(tmp_path, shards):
-    parts = CodeParts(tmp_path / "codes", FACTS, [shards[0], shards[1], shards[0]])
-    parts.discard_outdated()
-    assert parts.missing() == [str(shards[0]), str(shards[1])]
-    with parts.writer(str(shards[1])) as writer:
+def test_bad_samples_of_every_shard_count_whoever_read_them_and_one_named_twice_is_read_once(tmp_path, shards):
+    """A shard without a usable sample is a part without rows, which is not read again."""
+
+    def parts():
+        return CodeParts(tmp_path / "codes", FACTS, [shards[0], shards[1], shards[0]])
+
+    parts().discard_outdated()
+    assert parts().missing() == [str(shards[0]), str(shards[1])]
+    with parts().writer(str(shards[0])) as writer:
+        writer.num_bad = 3
+    with parts().writer(str(shards[1])) as writer:
         fill(writer, shards[1])
-    parts.publish()
-    assert len(CodeStore.open(tmp_path / "codes")) == NUM_ROWS
+    with pytest.raises(ValueError, match=r"3 of 8 samples .*a\.tar with 3"):
+        parts().publish(0.3)
+    parts().discard_outdated()
+    assert parts().missing() == []
+    parts().publish(0.4)
+    store = CodeStore.open(tmp_path / "codes")
+    assert parts().is_published() and len(store) == NUM_ROWS and [store.key(0), store.index_of("b4")] == ["b0", 4]
 
 
 def test_a_folder_that_is_no_store_is_left_alone(tmp_path, shards):

@@ -23,15 +23,15 @@ def test_round_trip_over_several_record_batches(tmp_path):
     store = CodeStore.open(tmp_path / "codes", "tok")
     assert len(store) == 2500 and store.provenance == FACTS
     for i in (0, 999, 1000, 1001, 2499):
-        sample = store[i]
-        assert sample.key == f"k{i}" and sample.metadata == {"n": i, "tags": ["x"]}
-        assert sample.captions == ["a cat", "ein Kätzchen 😀"][: i % 3] == store.captions(i)
-        assert sample.pixel.dtype == sample.semantic.dtype == np.uint16
-        np.testing.assert_array_equal([sample.pixel, sample.semantic], codes[i])
+        pixel, semantic = store.codes(i)
+        assert store.key(i) == f"k{i}" and store.metadata(i) == {"n": i, "tags": ["x"]}
+        assert store.captions(i) == ["a cat", "ein Kätzchen 😀"][: i % 3]
+        assert pixel.dtype == semantic.dtype == np.uint16
+        np.testing.assert_array_equal([pixel, semantic], codes[i])
         assert store.index_of(f"k{i}") == i
     assert "k2500" not in store
     with pytest.raises(IndexError, match="row 2500 of the 2500"):
-        store[2500]
+        store.codes(2500)
 
 
 def test_the_format_is_that_of_datasets(tmp_path):
@@ -110,9 +110,10 @@ def test_user_errors(tmp_path):
     with pytest.raises(ValueError, match="lacks depth"):
         CodeWriter(tmp_path / "codes", {k: v for k, v in FACTS.items() if k != "depth"})
     write(tmp_path / "codes", 2)
-    (tmp_path / "codes" / "state.json").write_text("{")
-    with pytest.raises(ValueError, match="is damaged"):
-        CodeStore.open(tmp_path / "codes")
+    for file, content in (("state.json", "{"), ("provenance.json", '{"depth": 2}'), ("provenance.json", "3")):
+        (tmp_path / "codes" / file).write_text(content)
+        with pytest.raises(ValueError, match="is damaged"):
+            CodeStore.open(tmp_path / "codes")
 
 
 def test_a_key_must_be_unique_to_be_looked_up(tmp_path):

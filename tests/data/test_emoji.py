@@ -161,10 +161,15 @@ def test_copies_and_borrowed_pictures_are_dropped():
 
 def test_shards_are_reproducible_and_names_must_differ(tmp_path: Path):
     samples = [Sample(f"{number}-flat", "train", solid((number, 0, 0)), {"caption": "x"}) for number in range(3)]
+    (tmp_path / "one").mkdir()
+    for name in ("train-000001", "mine-000000", "train"):
+        (tmp_path / "one" / f"{name}.tar.gz").touch()
     for name in ("one", "two"):
         write_shards(samples, tmp_path / name, ["train"], 1250, "tar.gz")
     one, two = (tmp_path / name / "train-000000.tar.gz" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
+    left = {path.name for path in one.parent.iterdir()}  # of its own kind none from before, of others all
+    assert left == {"mine-000000.tar.gz", "train.tar.gz", one.name}
     assert [sample.key for sample in iterate_shards(one)] == ["0-flat", "1-flat", "2-flat"]
     twins = [entry("A", "SAME NAME"), entry("B", "SAME NAME")]
     with pytest.raises(ValueError, match="share a canonical caption: same name, flat style"):

@@ -70,6 +70,18 @@ def test_ranks_stream_different_images(shards):
     assert len({*first, *second}) == 6
 
 
+def test_a_rank_whose_shard_of_an_epoch_is_small_or_has_a_bad_picture_goes_on(shards, tmp_path):
+    """Of 3 and of 4 + 1 images: batches of four come from the larger shard alone, whichever rank has it."""
+    with tarfile.open(tmp_path / "s-0.tar", "a") as tar:
+        tar.addfile(tarfile.TarInfo("bad.png"))
+    config = ImageDataConfig(shards=shards, batch_size=4, in_memory=False)
+    for rank in range(2):
+        batches = open_batches(config, ImageTransform(4), rank, 2)
+        assert set(keys(batches, 6)) == set("0246") and batches.epoch > 6
+    with pytest.raises(ValueError, match="could not be read"):
+        keys(open_batches(config, ImageTransform(4)), 3)
+
+
 def test_pixels_survive_the_eight_bits(shards):
     images = ImageSet(shards, ImageTransform(4))
     batch = images.spread(NUM_IMAGES)

@@ -130,6 +130,14 @@ def test_another_epoch_has_another_choice_of_captions(vocabulary, make_store):
     assert len(texts) == 7 and {len(variants) for variants in texts.values()} == {3}  # two phrasings, and none
 
 
+def test_the_share_of_a_source_is_that_of_the_documents_in_rows(config, vocabulary, tmp_path):
+    (tmp_path / "t.txt").write_text("red apple\n" + "a hand " * 99)  # the second one is longer than a row
+    sources = [SourceConfig("text", path=str(tmp_path / "t.txt")), config.sources[0]]
+    loader = Loader(replace(config, sources=[replace(source, weight=1.0) for source in sources]), vocabulary)
+    keys = [key for step in steps(loader, 10) for batch in step for key in batch.keys]
+    assert loader.metrics()["share.0.text"] == sum("t.txt" in key for key in keys) / len(keys) < 0.4
+
+
 def test_metrics(config, vocabulary):
     loader = Loader(config, vocabulary)
     assert loader.metrics()["fill"] == 0

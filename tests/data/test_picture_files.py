@@ -86,7 +86,7 @@ def test_store_first_then_files(folder, tmp_path, vocabulary, make_store):
 
 def test_a_loader_reads_them_and_skips_what_is_broken(folder, tmp_path, vocabulary, caplog):
     broken = [talk("bad", "text.png"), talk("torn", "1.png", "torn.jpg")]
-    records = [*(talk(f"t{i}", f"{i}.png") for i in range(5)), *broken]
+    records = [*(talk(f"t{i}", f"{i}.png") for i in range(5)), *broken, talk("long", "x" * 300)]
     source = SourceConfig("conversation", path=write(tmp_path / "t.jsonl", records), images=str(folder))
     config = DataConfig([source], 96, 2, pack_window=4, max_bad_share=0.9)
     loader = Loader(config, vocabulary, encoder=(encoder := Encoder()))

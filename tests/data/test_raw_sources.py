@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pyarrow import parquet
 
 from data.augment import Augment, AugmentConfig
 from data.ordered_map import ordered_map
@@ -86,13 +89,30 @@ def test_missing_pictures_and_broken_lines_of_a_table_are_bad_samples(folder: Pa
     assert "skipped gone" in caplog.text and "skipped 3 of 5 samples" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_bad_byte_of_a_table_costs_its_row_and_a_byte_order_mark_nothing(folder: Path, kind: str, caplog):
+    write_table(folder, kind, [*ROWS, {"file_name": "unlisted.png", "text": "SPOILT", "n": 9}, ROWS[0]])
+    table = folder / f"metadata.{kind}"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"SPOILT", b"\xff"))
+    assert [key for key, _, _ in seen(folder, limit_bad_share=0.3)] == ["sub/a", "b", "sub/a"]
+    assert "the row of 'unlisted.png' in" in caplog.text
+
+
+def test_a_field_that_is_too_long_for_csv_is_one_bad_row(folder: Path):
+    write_table(folder, "csv", [ROWS[0] | {"text": "x" * 200_000}, *ROWS])
+    assert units(folder) == [str(folder)] and len(seen(folder, limit_bad_share=0.4)) == 2
+
+
 def test_large_folders_are_worked_on_in_parts(folder: Path, monkeypatch: pytest.MonkeyPatch):
     assert units(folder) == [str(folder)]
     monkeypatch.setattr("data.shards.FOLDER_PART", 2)
     parts = units(folder)
     assert parts == [f"{folder}#0/2", f"{folder}#1/2"]
     assert [seen([part]) for part in parts] == [seen(folder)[:1], seen(folder)[1:]]
-    assert modified(parts[0]) == folder.stat().st_mtime and modified("pipe:true") == 0
+    later = folder.stat().st_mtime + 10  # of a file in a folder below: the folder itself does not tell
+    os.utime(folder / "sub" / "a.png", (later, later))
+    assert [modified(name) for name in (parts[0], f"datasets:{folder}?split=train")] == [later, later]
+    assert [modified(name) for name in ("pipe:true", "datasets:on/hub")] == [0, 0]
 
 
 @given(st.integers(1, 9), st.integers(0, 40))
@@ -127,6 +147,29 @@ def test_parquet_files_are_shards(tmp_path: Path):
         seen(tmp_path)
 
 
+def test_a_bad_row_hides_no_other_and_a_wrong_column_is_named_at_once(tmp_path: Path, caplog):
+    table = pa.table(rows(4))
+    words = pa.array([b"caption 0", b"\xff", b"caption 2", None], pa.binary()).view(pa.string())
+    (tmp_path / "set").mkdir()
+    parquet.write_table(table.set_column(1, "caption", words), tmp_path / "set" / "0.parquet")
+    expected = [("k0", "caption 0", 0), ("k2", "caption 2", 2), ("k3", "", 3)]
+    assert seen(tmp_path / "set", limit_bad_share=0.4) == expected
+    assert "0.parquet: row 1: UnicodeDecodeError" in caplog.text and "(it gave 1 samples before)" in caplog.text
+    with pytest.raises(ValueError, match="has no column 'titel'; there are image, caption, id, likes"):
+        units(f"datasets:{tmp_path}/set?caption=titel")
+
+
+def test_nulls_are_no_captions(tmp_path: Path):
+    table = rows(3) | {"caption": [[None, "b"], None, []]}
+    datasets.Dataset.from_dict(table).to_parquet(str(tmp_path / "0.parquet"))
+    assert [caption for _, caption, _ in seen(tmp_path)] == ["b", "", ""]
+    assert next(iterate_shards(tmp_path)).metadata["captions"] == ["b"]
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(png(1))
+    write_table(tmp_path / "pictures", "jsonl", [{"file_name": "a.png", "caption": None}])
+    assert seen(tmp_path / "pictures") == [("a", "", 1)]
+
+
 def test_an_imagefolder_and_a_saved_dataset_through_datasets(folder: Path, tmp_path: Path):
     (folder / "unlisted.png").unlink()
     write_table(folder, "jsonl", ROWS)
@@ -134,6 +177,11 @@ def test_an_imagefolder_and_a_saved_dataset_through_datasets(folder: Path, tmp_p
     assert sorted(found) == [("a b", 1), ("an a", 2)]
     datasets.Dataset.from_dict(rows(3)).save_to_disk(str(tmp_path / "saved"))
     assert seen(f"datasets:{tmp_path}/saved?caption=id&key=caption")[1] == ("caption 1", "k1", 1)
+    with pytest.raises(ValueError, match="no split 'test'; there are train"):
+        seen(f"datasets:{tmp_path}/saved?split=test")
+    two = {name: datasets.Dataset.from_dict(rows(num)) for name, num in (("train", 2), ("test", 1))}
+    datasets.DatasetDict(two).save_to_disk(str(tmp_path / "both"))
+    assert [len(seen(f"datasets:{tmp_path}/both{split}")) for split in ("", "?split=test")] == [2, 1]
     with pytest.raises(ValueError, match="has the option 'spilt'"):
         seen(f"datasets:{tmp_path}/saved?spilt=train")
     with pytest.raises(ValueError, match="cannot be opened"):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data import shards
 from data.shard_names import expand_shards
-from data.shards import count_samples, iterate_shards, select_samples
+from data.shards import count_samples, iterate_shards, select_samples, units
 
 
 def png(color: str = "red") -> bytes:
@@ -109,11 +109,12 @@ def test_a_bad_start_of_a_long_run_stops_it_early(tmp_path: Path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_a_truncated_tar_gives_what_it_still_holds(tmp_path: Path, mode: str):
+def test_a_truncated_tar_gives_what_it_still_holds(tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture):
     path = write_tar(tmp_path / "x.tar", [*good("a", "b"), ("c.png", bytes(range(256)) * 400)], mode)
     path.write_bytes(path.read_bytes()[: 6000 if mode == "w" else -200])
     found = keys(path, limit_bad_share=0.8)
     assert found in (["a"], ["a", "b"])
+    assert f"in {path}: " in caplog.text and "(it gave 1 samples before)" in caplog.text
     with pytest.raises(ValueError, match=r"x\.tar with"):
         keys(path)
 
@@ -170,8 +171,20 @@ def test_expansion(many: str, tmp_path: Path):
         expand_shards("s-{1..")
 
 
+def test_lists_and_indices_beside_the_tars_or_pictures_of_a_folder_are_no_shards(many: str, tmp_path: Path):
+    for name in ("s-000000.parquet", "s-000000_stats.json", "s-000000.tar.idx"):
+        (tmp_path / name).touch()
+    assert expand_shards(tmp_path) == expand_shards(many)
+    (tmp_path / "files" / "00000").mkdir(parents=True)
+    (tmp_path / "files" / "00000.parquet").touch()
+    assert expand_shards(tmp_path / "files") == [str(tmp_path / "files")]
+
+
 def test_a_pipe_is_a_command_that_prints_a_tar(tmp_path: Path, many: str, monkeypatch: pytest.MonkeyPatch):
     assert keys(f"pipe:cat {tmp_path}/s-{{000000..000001}}.tar") == keys(many)[:10]
+    long = f"pipe:true {'x' * 300}; cat {tmp_path}/s-000000.tar"  # no file can have such a name
+    assert units(long) == [long] and keys(long) == keys(many)[:5]
+    assert expand_shards(",".join([f"{tmp_path}/s-000000.tar"] * 99)) == [f"{tmp_path}/s-000000.tar"] * 99
     assert keys([f"pipe:gzip -c < {tmp_path}/s-000002.tar", f"{tmp_path}/s-000003.tar"]) == keys(many)[10:]
     with pytest.raises(ValueError, match="1 of 6 samples"):  # it printed all, and then failed
         keys(f"pipe:cat {tmp_path}/s-000000.tar; exit 3")

@@ -36,6 +36,7 @@ def test_balance_gives_every_value_one_document_and_every_image_a_chance(vocabul
     assert len(draw) == 2
     rows = [{draw.document(index, rng(i)).images[0].index for i in range(40)} for index in range(2)]
     assert rows == [{0}, {1, 2, 3}]
+    assert len(source(vocabulary, kind="draw", codes=path, balance="tags")) == 2  # a list is a value as well
     with pytest.raises(ValueError, match=r"'codes-0' in .* has no concept"):
         source(vocabulary, kind="caption", codes=path, balance="group,concept")
     with pytest.raises(ValueError, match="balance is for caption and draw sources"):
@@ -100,6 +101,7 @@ def test_images_of_a_conversation_keep_their_places(make_store):
         ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": " "}]}, "has no answer"),
         ({"conversations": [{"from": "robot", "value": "Hi"}]}, "no list of messages"),
         ({"conversations": [{"from": "gpt"}]}, "no list of messages"),
+        ({"conversations": [{"from": ["gpt"], "value": "Yes"}]}, "no list of messages"),
         ({}, "no list of messages"),
     ],
 )
@@ -133,6 +135,16 @@ def test_a_store_is_opened_once_and_tokenizers_do_not_mix(vocabulary, make_store
     other = str(make_store("b", tokenizer_id="other").path)
     with pytest.raises(ValueError, match="come from tokenizer other, not from tok"):
         open_sources([SourceConfig("caption", path), SourceConfig("caption", other)], vocabulary)
+
+
+def test_keys_that_occur_twice_are_found_where_they_are_needed(vocabulary, make_store, tmp_path, monkeypatch):
+    path = str(make_store().path)
+    (tmp_path / "talks.jsonl").write_text("{}\n")
+    monkeypatch.setattr("data.codes.CodeStore.key", lambda store, row: "the same")
+    monkeypatch.setattr("data.key_index.KeyIndex.suspects", lambda index: [[0, 1]])
+    assert len(source(vocabulary, kind="caption", codes=path)) == 4
+    with pytest.raises(ValueError, match="'the same' occurs more than once in"):
+        source(vocabulary, kind="conversation", codes=path, path=str(tmp_path / "talks.jsonl"))
 
 
 def test_a_sample_without_a_caption_is_named(vocabulary, make_store):

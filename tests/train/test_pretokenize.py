@@ -121,13 +121,18 @@ def test_two_processes_write_the_same_store(config):
     assert_codes_of_a_plain_pass(config)
 
 
-def test_broken_pictures_are_left_out_up_to_a_share(config, folder, tmp_path):
+def test_broken_pictures_are_left_out_up_to_a_share(config, folder, tmp_path, monkeypatch):
     broken = tmp_path / "broken"
     broken.mkdir()
     Image.new("RGB", (8, 8), "red").save(broken / "good.png")
     (broken / "bad.png").write_bytes(b"no picture")
-    config = replace(config, source=f"{broken},{folder}/s-0.tar")
+    (tmp_path / "torn.tar").write_bytes(b"no tar")
+    config = replace(config, source=f"{tmp_path}/torn.tar,{broken},{folder}/s-0.tar")
     with pytest.raises(ValueError, match="raise limit_bad_share"):
         main(config)
-    main(replace(config, limit_bad_share=0.2))
+    monkeypatch.setattr(DualTokenizer, "encode", None)  # what was read stays, and how much of it was bad
+    with pytest.raises(ValueError, match=r"2 of 8 samples"):
+        main(config)
+    monkeypatch.undo()
+    main(replace(config, limit_bad_share=0.3, verify=3))
     assert [CodeStore.open(config.out).key(i) for i in range(6)] == ["good", "0", "1", "2", "3", "4"]
