@@ -131,7 +131,7 @@ class UnifiedModel(nn.Module):
         """
         if not self.training or self.config.visual_dropout == 0:
             return None
-        generated = batch.target_mask[batch.image_mask].view(len(batch.pixel), -1).any(1)
+        generated = batch.target_mask[batch.image_mask].view(-1, self.visual.num_patches).any(1)
         return generated & (torch.rand(len(generated), device=generated.device) < self.config.visual_dropout)
 
     def _text_loss(self, hidden_states: Tensor, labels: Tensor) -> CrossEntropy:
