@@ -122,6 +122,8 @@ def test_precision_and_device_by_the_usual_arguments(folder, tmp_path):
     codebooks = [model.model.codebooks.pixel, model.tokenizer.pixel_quantizer.stacked_codebooks()]
     assert [tensor.dtype for tensor in codebooks] == [torch.float32] * 2
     assert model.draw("a red apple", cfg=2.0)[0].size == (8, 8)
+    identity, model = model.tokenizer.tokenizer_id, model.half().bfloat16()  # casts of the whole leave codes alone
+    assert (model.dtype, model.tokenizer.tokenizer_id) == (torch.bfloat16, identity)
     model.save_pretrained(tmp_path)
     assert AutoModel.from_pretrained(tmp_path).dtype == torch.bfloat16  # as it is stored
     assert DualTokenModel.from_pretrained(tmp_path, dtype=torch.float32, device="cpu").dtype == torch.float32
