@@ -11,6 +11,7 @@ Any later stage of training can start from it, and transformers' Auto classes re
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -53,6 +54,8 @@ def save_unified(
 ) -> None:
     """`weights` replaces the module's own, which may then be in an engine's parts or on the meta device.
 
+    What an older save left in `folder` is replaced; its adapter stays where `weights` are given, which may need one.
+
     With a `dtype`, weights are stored in it, and with them those of the tokenizer that decide no codes.
     """
     folder = Path(folder)
@@ -61,6 +64,8 @@ def save_unified(
     left_out = {TIED} if model.llm.config.tie_word_embeddings else set()  # safetensors holds no tensor twice
     kept = ((name, weight) for name, weight in named.items() if name not in left_out)
     read_as = write_weights(kept, folder, dtype, max_shard_size)
+    if weights is None:
+        shutil.rmtree(folder / ADAPTER, ignore_errors=True)
     vocabulary.save_pretrained(folder / "vocabulary")
     tokenizer.save_pretrained(folder / "tokenizer", torch.bfloat16 if dtype == torch.int8 else dtype)
     DualTokenProcessor.of(vocabulary, tokenizer).save_settings(folder)
