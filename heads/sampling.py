@@ -19,6 +19,7 @@ CURVES: dict[str, Callable[[Tensor], Tensor]] = {  # how far from `cfg` to `cfg_
     "linear": lambda progress: progress,
     "cosine": lambda progress: (1 - torch.cos(math.pi * progress)) / 2,
 }
+GREEDY_BELOW = 1e-6  # a temperature: divided by less, logits overflow, and such a draw takes the likeliest code anyway
 RUNTIMES = ("eager", "static", "compile")
 
 
@@ -132,7 +133,7 @@ def guide(logits: Tensor, cfg: Tensor) -> Tensor:
 
 def draw(logits: Tensor, uniform: Tensor, settings: DrawSettings) -> Tensor:
     """One code per row: float[B, K] guided logits, float64[B] uniform numbers -> int64[B]."""
-    if settings.temperature == 0:
+    if settings.temperature < GREEDY_BELOW:
         return logits.argmax(dim=-1)
     logits, order = logits.float() / settings.temperature, None
     if 0 < settings.top_k < logits.shape[-1]:
