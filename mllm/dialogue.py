@@ -140,7 +140,7 @@ class _Reply:
             with inference(self.model):
                 token = self._token(decoder.advance(embeddings))
                 embeddings = self.model.llm.get_input_embeddings()(token.unsqueeze(0))
-            if int(token) in (self.vocabulary.im_end, self.vocabulary.endoftext):
+            if int(token) in self.vocabulary.ends:
                 break
             self.ids.append(int(token))
             if int(token) == self.vocabulary.vision_start:
@@ -156,11 +156,13 @@ class _Reply:
             yield TextPiece(rest)
 
     def _token(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """float[1, E] -> int64[1]. Control tokens that have no place in a reply are never said."""
+        """float[1, E] -> int64[1]. What has no place in a reply is never said."""
         vocabulary = self.vocabulary
         logits = self.model.llm.get_output_embeddings()(hidden_states)[:, : len(vocabulary)].float()
-        silent = [vocabulary.im_start, vocabulary.image_pad, vocabulary.vision_end]
-        logits[:, silent if self.num_images else [*silent, vocabulary.vision_start]] = float("-inf")
+        opening = logits[:, vocabulary.vision_start].clone()
+        logits[:, vocabulary.silent] = float("-inf")
+        if self.num_images:
+            logits[:, vocabulary.vision_start] = opening
         uniform = torch.rand(1, generator=self.generator, dtype=torch.float64)
         return draw(logits, uniform.to(logits.device), self.settings)
 

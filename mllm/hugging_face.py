@@ -94,9 +94,9 @@ class DualTokenModel(PreTrainedModel):
         padding = list(range(len(vocabulary), llm.config.vocab_size))  # rows of the embedding that spell nothing
         settings = {
             "max_new_tokens": 128,
-            "eos_token_id": [vocabulary.im_end, vocabulary.endoftext],
+            "eos_token_id": vocabulary.ends,
             "pad_token_id": vocabulary.endoftext,
-            "suppress_tokens": padding or None,
+            "suppress_tokens": vocabulary.silent + padding,
         }
         with inference(self.model):
             embeddings = self._embed(input_ids, pixel_values)
