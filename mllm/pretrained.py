@@ -25,12 +25,13 @@ from transformers import AutoConfig, PretrainedConfig
 from data.vocabulary import Vocabulary
 from heads.config import DepthHeadConfig
 from mllm.config import LLMConfig, LossWeights, UnifiedConfig, VisualSpec
-from mllm.llm import llm_from_config, prepare, resolve_attention
+from mllm.llm import llm_from_config, prepare
 from mllm.lora import ADAPTER, merge_adapter
 from mllm.model import UnifiedModel
 from mllm.processor import DualTokenProcessor
 from mllm.weights import MAX_SHARD_SIZE, WeightFiles, write_weights
 from tokenizer import Codebooks, DualTokenizer
+from tokenizer.attention import resolve_attention
 from tokenizer.hub import local_folder
 
 MODEL_TYPE = "dualtoken"
@@ -103,7 +104,7 @@ def load_model(
     llm_config = AutoConfig.for_model(**document["llm"])
     with torch.device(device):
         with making:
-            llm = llm_from_config(llm_config, resolve_attention(config.llm.attn_implementation), dtype)
+            llm = llm_from_config(llm_config, resolve_attention(config.llm.attn_implementation, required=False), dtype)
         llm = prepare(llm, config.llm, document["vocab_size"])
         model = UnifiedModel(config, visual, document["vocab_size"], codebooks, dtype=dtype, llm=llm)
     if torch.device(device).type != "meta":

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from tokenizer.attention import resolve_attention
 from tokenizer.config import TokenizerConfig
 from tokenizer.tower_families import FAMILIES, HALF, Family, vision_config_of
 
@@ -27,6 +28,7 @@ class VisionTower(nn.Module):
         super().__init__()
         self.family: Family = FAMILIES[vision_config.get("model_type", "siglip_vision_model")]
         self.config = self.family.config.from_dict(vision_config)
+        attention = resolve_attention(attention)
         self.model = self.family.model._from_config(self.config, attn_implementation=attention, dtype=torch.float32)
 
     @classmethod
@@ -38,6 +40,7 @@ class VisionTower(nn.Module):
         native = vision_config_of(path)
         tower = cls(vision_config_of(path, image_size), attention)
         try:
+            attention = tower.config._attn_implementation
             model = tower.family.model.from_pretrained(path, attn_implementation=attention, dtype=torch.float32)
         except OSError as error:
             raise FileNotFoundError(f"no tower weights at {path!r}: {str(error).splitlines()[0]}") from error

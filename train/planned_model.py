@@ -11,11 +11,12 @@ import torch
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig, Qwen2Config
 
 from mllm.config import LLMConfig, VisualSpec
-from mllm.llm import llm_from_config, prepare, qwen2_config, resolve_attention
+from mllm.llm import llm_from_config, prepare, qwen2_config
 from mllm.lora import add_adapters
 from mllm.model import UnifiedModel
 from mllm.pretrained import read_sizes
 from tokenizer import Codebooks, DualTokenizer
+from tokenizer.attention import resolve_attention
 from train.parameters import group_parameters
 from train.train_mllm import TrainMllmConfig
 
@@ -55,7 +56,7 @@ def planned_model(config: TrainMllmConfig) -> tuple[UnifiedModel, list[str]]:
         llm_sizes = sizes_of(sizes.llm, PAPER_VOCABULARY if config.vocabulary else config.vocabulary_size)
         vocabulary_size = llm_sizes.vocab_size
     with torch.device("meta"):
-        attention = resolve_attention(sizes.llm.attn_implementation)
+        attention = resolve_attention(sizes.llm.attn_implementation, required=False)
         llm = prepare(llm_from_config(llm_sizes, attention, torch.float32), sizes.llm, vocabulary_size)
         book = torch.empty(1, visual.codebook_size, visual.code_dim)
         model = UnifiedModel(sizes, visual, vocabulary_size, Codebooks(book, book), llm=llm)

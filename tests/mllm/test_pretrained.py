@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -36,6 +37,16 @@ def test_round_trip_gives_identical_losses(make_saved, documents, pack, tie_word
     assert vocabulary.encode("a red apple") and not loaded.training
     tied = loaded.llm.get_output_embeddings().weight is loaded.llm.get_input_embeddings().weight
     assert tied == tie_word_embeddings
+
+
+def test_flash_attention_is_no_need_of_those_who_read(make_saved):
+    _, folder = make_saved()
+    for path in (folder / "config.json", folder / "tokenizer/config.json"):
+        path.write_text(re.sub('(attn_implementation|attention)": "[a-z]+"', r'\1": "flash_attention_2"', path.read_text()))
+    loaded = load_unified(folder)
+    assert loaded.model.config.llm.attn_implementation == loaded.tokenizer.config.attention == "flash_attention_2"
+    assert loaded.model.llm.config._attn_implementation in ("sdpa", "flash_attention_2")
+    assert loaded.tokenizer.tower.config._attn_implementation == "sdpa"
 
 
 def test_from_pretrained_in_bfloat16(make_saved):
