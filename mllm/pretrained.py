@@ -101,6 +101,11 @@ def load_model(
     config, visual = _configs(document, folder)
     if codebooks is None:
         codebooks = DualTokenizer.from_pretrained(folder / "tokenizer").codebooks()
+    if codebooks.tokenizer_id not in (visual.tokenizer_id, None):
+        raise ValueError(
+            f"{folder} reads the codes of tokenizer {visual.tokenizer_id}, but that of {folder / 'tokenizer'}, or the "
+            f"one given, is {codebooks.tokenizer_id}: put back the tokenizer that the model was exported with."
+        )
     llm_config = AutoConfig.for_model(**document["llm"])
     with torch.device(device):
         with making:
@@ -142,14 +147,8 @@ def load_unified(
 ) -> Unified:
     """Model, vocabulary and tokenizer of one folder or repository, all in evaluation mode; see `load_model`."""
     folder = local_folder(name, **download)
-    document = read_config(folder)
+    read_config(folder)  # before the tokenizer, whose absence would be told first
     tokenizer = DualTokenizer.from_pretrained(folder / "tokenizer")
-    expected = document["visual"]["tokenizer_id"]
-    if tokenizer.tokenizer_id != expected:
-        raise ValueError(
-            f"{folder / 'tokenizer'} has id {tokenizer.tokenizer_id}, but the model reads the codes of {expected}: "
-            "put back the tokenizer that the model was exported with."
-        )
     model = load_model(folder, tokenizer.codebooks(), dtype, making, whole, device)
     vocabulary = Vocabulary.from_pretrained(folder / "vocabulary")
     return Unified(model, vocabulary, tokenizer.to("cpu" if torch.device(device).type == "meta" else device))

@@ -39,6 +39,7 @@ class Codebooks(NamedTuple):
     semantic: Tensor  # float32[G, K, C]
     pixel_out: nn.Module | None = None  # the projections after the quantizers, C → H, causal over positions
     semantic_out: nn.Module | None = None
+    tokenizer_id: str | None = None
 
 
 class TokenizerOutput(NamedTuple):
@@ -122,7 +123,7 @@ class DualTokenizer(nn.Module):
 
     def codebooks(self) -> Codebooks:
         pixel, semantic = self.pixel_quantizer.stacked_codebooks(), self.semantic_quantizer.stacked_codebooks()
-        return Codebooks(pixel, semantic, self.pixel_out, self.semantic_out)
+        return Codebooks(pixel, semantic, self.pixel_out, self.semantic_out, self.tokenizer_id)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DualTokenizer":
         """Follows `.to(device)`, ignores `.half()`, which a model around it may be given: rounded weights give other

@@ -61,8 +61,8 @@ class AttentionProjection(nn.Module):
         super().__init__()
         if in_width == out_width or max(in_width, out_width) % min(in_width, out_width):
             raise ValueError(
-                f"an attention projection from {in_width} to {out_width} needs one width to be a multiple of the other: "
-                "choose another code_dim, or projection: linear"
+                f"an attention projection from {in_width} to {out_width} needs one width to be a multiple of the "
+                "other: choose another code_dim, or projection: linear"
             )
         self.out_width = out_width
         self.attention_norm = nn.LayerNorm(in_width)
