@@ -127,6 +127,11 @@ def test_precision_and_device_by_the_usual_arguments(folder, tmp_path):
     model.save_pretrained(tmp_path)
     assert AutoModel.from_pretrained(tmp_path).dtype == torch.bfloat16  # as it is stored
     assert DualTokenModel.from_pretrained(tmp_path, dtype=torch.float32, device="cpu").dtype == torch.float32
+    for part in (model, AutoProcessor.from_pretrained(folder)):
+        part.save_pretrained(tmp_path, is_main_process=True, max_shard_size="5GB")
+        for option in ({"push_to_hub": True}, {"variant": "fp16"}, {"safe_serialization": False}):
+            with pytest.raises(ValueError, match=f"no option {next(iter(option))}"):
+                part.save_pretrained(tmp_path, **option)
     for options, message in (
         ({"dtype": "int8"}, "for the disk alone"),
         ({"dtype": "float7"}, "float7"),
