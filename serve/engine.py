@@ -18,9 +18,9 @@ from mllm.generate import stream_images
 from mllm.messages import Message, read_messages
 from mllm.pretrained import Unified
 from mllm.prompts import Prompt
+from mllm.text_stream import TextStream
 from serve.batcher import Batcher, Done, Job, stop_unless_wanted
 from serve.config import Limits
-from serve.text_stream import TextStream
 from tokenizer import DualCodes
 
 

@@ -143,7 +143,7 @@ def test_unknown_names_are_refused(wrong):
         SamplingConfig(**wrong)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63])
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "1"])
 def test_seeds_that_no_generator_takes_are_refused(seed):
     with pytest.raises(ValueError, match=f"seed {seed} must be"):
         uniforms([0, seed], 2)

@@ -189,6 +189,18 @@ def test_control_tokens_are_never_said(model, vocabulary, scripted):
     assert opening == [True, True, False]
 
 
+def test_a_model_without_heads_opens_no_image(make_model, vocabulary, scripted):
+    seen = scripted({1: vocabulary.im_end})
+    generate(make_model(heads=None), vocabulary, [Message("user", ["Hi"])])
+    assert torch.isinf(seen[0][0, vocabulary.vision_start])
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5])
+def test_a_seed_that_no_generator_takes_is_refused_at_once(model, vocabulary, seed):
+    with pytest.raises(ValueError, match=f"seed {seed} must be"):
+        stream(model, vocabulary, [Message("user", ["Hi"])], seed=seed)
+
+
 def test_no_more_images_than_allowed(model, vocabulary, scripted):
     seen = scripted({0: vocabulary.vision_start, 2: vocabulary.im_end})
     reply = generate(model, vocabulary, [Message("user", ["Hi"])], TextSampling(max_images=1), GREEDY)
