@@ -47,8 +47,10 @@ def main() -> None:
         },
         args.repeats,
     )
-    print(f"{args.images} images of {POSITIONS} positions, K {CODEBOOK_SIZE}, C {CODE_DIM}, D {DEPTH}; same codes: "
-          f"{agree:.4%} of vector-quantize-pytorch's")
+    print(
+        f"{args.images} images of {POSITIONS} positions, K {CODEBOOK_SIZE}, C {CODE_DIM}, D {DEPTH}; same codes: "
+        f"{agree:.4%} of vector-quantize-pytorch's"
+    )
     for name, value in seconds.items():
         print(f"{name:<26}{value:8.3f} s   {value / seconds['ours']:6.2f} × ours")
     print(f"ours / bare products: {seconds['ours'] / seconds['bare products']:.2f} (target: at most 1.6)")
@@ -86,9 +88,7 @@ class OneHot:
 
     def __init__(self, ours: ResidualQuantizer):
         book = ours.codebook(0)
-        self.embedding, self.size, self.sums = (
-            t.clone() for t in (book.embedding, book.cluster_size, book.vector_sum)
-        )
+        self.embedding, self.size, self.sums = (t.clone() for t in (book.embedding, book.cluster_size, book.vector_sum))
 
     @torch.no_grad()
     def step(self, vectors: Tensor) -> None:

@@ -182,8 +182,10 @@ def heads_at_once(
     seconds = {name: value / HEAD_RUNS for name, value in measure(contenders).items()}
     for batch in batches:
         one, two = seconds[f"together, batch {batch}"], seconds[f"one by one, batch {batch}"]
-        print(f"both heads, one patch, batch {batch}: {one * 1e3:.2f} ms together, {two * 1e3:.2f} ms one by one "
-              f"({two / one:.2f} x)")
+        print(
+            f"both heads, one patch, batch {batch}: {one * 1e3:.2f} ms together, {two * 1e3:.2f} ms one by one "
+            f"({two / one:.2f} x)"
+        )
     return seconds
 
 

@@ -39,9 +39,7 @@ class CaptionSource:
 
     def document(self, index: int, rng: np.random.Generator) -> Document:
         row = self.row(index, rng)
-        return caption_document(
-            self.vocabulary, ImageRef(self.store, row), self.caption(row, rng), self.store.key(row)
-        )
+        return caption_document(self.vocabulary, ImageRef(self.store, row), self.caption(row, rng), self.store.key(row))
 
     def _where(self, row: int) -> str:
         return f"{self.store.key(row)!r} in {str(self.store.path)!r}"

@@ -79,9 +79,7 @@ def _square(path: Path, size: int) -> Image.Image:
     return image if image.width == size else image.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def load_pictures(
-    entries: list[dict[str, Any]], google: Path, fluent: Path, size: int = SIZE
-) -> tuple[Pictures, int]:
+def load_pictures(entries: list[dict[str, Any]], google: Path, fluent: Path, size: int = SIZE) -> tuple[Pictures, int]:
     """Both packages' pictures; also the number of Fluent pictures without a name in the other package."""
     files: dict[str, Path] = {}
     for path in sorted(fluent.glob("assets/*.webp")):

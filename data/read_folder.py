@@ -89,9 +89,7 @@ def _csv_rows(reader: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any] | str
         yield row
 
 
-def _tabled(
-    folder: Path, row: dict[str, Any] | str, shard: str, table: Path, is_damaged: Damaged
-) -> RawPart | None:
+def _tabled(folder: Path, row: dict[str, Any] | str, shard: str, table: Path, is_damaged: Damaged) -> RawPart | None:
     if isinstance(row, str):
         is_damaged(f"{table}: {row}")
         return None

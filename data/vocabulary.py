@@ -71,6 +71,8 @@ class Vocabulary:
         self.endoftext, self.im_start, self.im_end, self.vision_start, self.image_pad, self.vision_end = (
             backend.token_to_id(token) for token in REQUIRED_TOKENS
         )
+        special = [token for token, added in tokenizer.added_tokens_decoder.items() if added.special]
+        self._special = sorted({*special, self.im_start, *self.image(1)})
         # The same BPE without its added tokens: a control token that a user types is spelt out as text.
         self._text = Tokenizer(backend.model)
         if backend.normalizer is not None:
@@ -128,6 +130,17 @@ class Vocabulary:
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
+
+    @property
+    def ends(self) -> list[int]:
+        """What the model ends its turn with."""
+        return [self.im_end, self.endoftext]
+
+    @property
+    def silent(self) -> list[int]:
+        """What it never says: all other special tokens, which no text holds. Where it may draw into its reply, it says
+        `vision_start` none the less."""
+        return [token for token in self._special if token not in self.ends]
 
     def image(self, num_patches: int) -> list[int]:
         return [self.vision_start, *[self.image_pad] * num_patches, self.vision_end]

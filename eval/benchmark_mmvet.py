@@ -1,6 +1,6 @@
 """MM-Vet for the runner: prompts and the submission; its grader is GPT-4, so there is no score here (paper Tab. 5).
 
-    mm-vet.json      {"v1_0": {"imagename", "question", "answer", …}, …}; images/
+mm-vet.json      {"v1_0": {"imagename", "question", "answer", …}, …}; images/
 """
 
 from collections.abc import Sequence

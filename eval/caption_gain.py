@@ -28,9 +28,7 @@ def caption_gain(unified: Unified, captions: Sequence[str], codes: DualCodes) ->
 
 
 @torch.no_grad()
-def nats_per_image(
-    unified: Unified, captions: Sequence[str | None], codes: DualCodes, batch_size: int = 16
-) -> float:
+def nats_per_image(unified: Unified, captions: Sequence[str | None], codes: DualCodes, batch_size: int = 16) -> float:
     """Mean of −log P(codes | caption) over the images, teacher-forced; codes int64[P, N, D] per branch."""
     total = 0.0
     for start in range(0, len(captions), batch_size):

@@ -1,8 +1,8 @@
 """Pictures drawn from prompts, each kept with everything needed to draw it again in its PNG's text chunks.
 
-    prompt, seed       what was asked for
-    settings           JSON: every field of SamplingConfig, with the seed and the folder of the model
-    model_id           hash of the model's folder, however that is called
+prompt, seed       what was asked for
+settings           JSON: every field of SamplingConfig, with the seed and the folder of the model
+model_id           hash of the model's folder, however that is called
 """
 
 import json
@@ -48,7 +48,7 @@ def read_prompts(path: str, seed: int = 0) -> list[tuple[str, int]]:
         record = records[number]
         prompt, own_seed = record.get("prompt", record.get("text")), record.get("seed", seed)
         if not isinstance(prompt, str) or not prompt.strip():
-            raise ValueError(f"record {number} of {path!r} has no prompt: write {{\"prompt\": \"a red apple\"}}")
+            raise ValueError(f'record {number} of {path!r} has no prompt: write {{"prompt": "a red apple"}}')
         if not isinstance(own_seed, int) or isinstance(own_seed, bool):
             raise ValueError(f"record {number} of {path!r} has the seed {own_seed!r}, which is no whole number")
         prompts.append((prompt, own_seed))

@@ -61,9 +61,7 @@ def evaluate(
     respond = Responder(unified, batch_size, transform, quiet=ranks.rank > 0)
     respond_blind = Responder(unified, batch_size, transform, blind=True, quiet=ranks.rank > 0) if blind else None
     made_from = {**(made_from or {}), "pictures": respond.transform.describe()}
-    return run_benchmarks(
-        benchmarks, respond, Path(out_dir), limit, max_new_tokens, respond_blind, made_from, ranks
-    )
+    return run_benchmarks(benchmarks, respond, Path(out_dir), limit, max_new_tokens, respond_blind, made_from, ranks)
 
 
 def open_benchmarks(benchmark_dir: str | Path, split: str, tasks: Sequence[str] | None = None) -> list[Benchmark]:

@@ -127,6 +127,4 @@ def table(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _require_options(row: Mapping[str, Any], path: str) -> None:
     if any(f"choice_{letter}" not in row for letter in "abcd") or row.get("answer") not in ("A", "B", "C", "D"):
-        raise ValueError(
-            f"{path} question {row['question_id']!r} lacks choice_a … choice_d or an answer from A to D"
-        )
+        raise ValueError(f"{path} question {row['question_id']!r} lacks choice_a … choice_d or an answer from A to D")

@@ -8,6 +8,7 @@ becomes does not depend on the images it is drawn with.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ CURVES: dict[str, Callable[[Tensor], Tensor]] = {  # how far from `cfg` to `cfg_
     "linear": lambda progress: progress,
     "cosine": lambda progress: (1 - torch.cos(math.pi * progress)) / 2,
 }
+GREEDY_BELOW = 1e-6  # a temperature: divided by less, logits overflow, and such a draw takes the likeliest code anyway
 RUNTIMES = ("eager", "static", "compile")
 
 
@@ -116,12 +118,18 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def check_seed(seed: Any) -> None:
+    """Raises ValueError for a seed that no generator takes."""
+    if not (isinstance(seed, Integral) and 0 <= seed < 2**63):  # type: ignore[operator]
+        raise ValueError(f"seed {seed} must be a whole number from 0 up, below 2**63.")
+
+
 def uniforms(seeds: Sequence[int], *shape: int) -> Tensor:
     """float64[B, *shape] in [0, 1), row b from seed b alone; drawn on the CPU, so the same on every device."""
-    if wrong := [seed for seed in seeds if not 0 <= seed < 2**63]:
-        raise ValueError(f"seed {wrong[0]} must be a whole number from 0 up, below 2**63.")
-    rows = [torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
-    return torch.stack(rows)
+    for seed in seeds:
+        check_seed(seed)
+    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    return torch.stack([torch.rand(shape, generator=generator, dtype=torch.float64) for generator in generators])
 
 
 def guide(logits: Tensor, cfg: Tensor) -> Tensor:
@@ -132,7 +140,7 @@ def guide(logits: Tensor, cfg: Tensor) -> Tensor:
 
 def draw(logits: Tensor, uniform: Tensor, settings: DrawSettings) -> Tensor:
     """One code per row: float[B, K] guided logits, float64[B] uniform numbers -> int64[B]."""
-    if settings.temperature == 0:
+    if settings.temperature < GREEDY_BELOW:
         return logits.argmax(dim=-1)
     logits, order = logits.float() / settings.temperature, None
     if 0 < settings.top_k < logits.shape[-1]:

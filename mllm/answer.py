@@ -51,12 +51,12 @@ def replies(
     max_new_tokens: int | Sequence[int],
     settings: DrawSettings = GREEDY,
     seeds: Sequence[int] | None = None,
-    silent: Sequence[int] = (),
 ) -> Iterator[list[int | None]]:
     """The next token of each row, None once its turn has ended, until all have; for use inside `inference`.
 
     A row ends by itself, after its `max_new_tokens`, or with the context. What it says depends on its own prompt, limit
-    and seed alone; `seeds` may be left out where `settings` draw nothing. Tokens in `silent` are never said.
+    and seed alone; `seeds` may be left out where `settings` draw nothing. Answers are text: `vocabulary.silent` is
+    never said.
     """
     context = model.llm.config.max_position_embeddings
     wanted = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
@@ -65,12 +65,12 @@ def replies(
     decoder = CachedDecoder(model, mask, limits)
     random = uniforms(range(len(prompts)) if seeds is None else seeds, context).to(model.device)
     num_steps = torch.tensor(limits, device=model.device)
-    ends = torch.tensor([vocabulary.im_end, vocabulary.endoftext], device=model.device)
+    ends, silent = (torch.tensor(ids, device=model.device) for ids in (vocabulary.ends, vocabulary.silent))
     running = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
     for step in range(max(limits)):
         # Rows of the embedding beyond the vocabulary are padding of its size and spell nothing.
         logits = model.llm.get_output_embeddings()(decoder.advance(embeddings))[:, : len(vocabulary)]
-        logits[:, list(silent)] = float("-inf")
+        logits[:, silent] = float("-inf")
         column = draw(logits, random[:, step], settings)
         running &= ~torch.isin(column, ends) & (step < num_steps)
         if not running.any():

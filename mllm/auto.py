@@ -33,9 +33,7 @@ def _register() -> None:
 class _RegisterOnImport(MetaPathFinder):
     """Finds one module as the others would, registers after it has run, and then gets out of the way."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != KINDS:
             return None
         sys.meta_path.remove(self)

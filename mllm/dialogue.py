@@ -13,12 +13,13 @@ from typing import NamedTuple
 import torch
 
 from data.vocabulary import Vocabulary
-from heads.sampling import DrawSettings, SamplingConfig, check_setting, draw
+from heads.sampling import DrawSettings, SamplingConfig, check_seed, check_setting, draw
 from mllm.decoding import CachedDecoder, inference
 from mllm.drawing import Drawing
 from mllm.messages import Message, Segment, read_messages
 from mllm.model import UnifiedModel
 from mllm.prompts import Prompt, embed_prompts
+from mllm.text_stream import TextStream
 from tokenizer import DualCodes
 
 
@@ -115,7 +116,9 @@ class _Reply:
         self.model, self.vocabulary, self.sampling, self.seed = model, vocabulary, sampling, seed
         self.ids, self.images = list(prompt.ids), list(prompt.images)
         self.settings = DrawSettings(text.temperature, text.top_k, text.top_p)
-        self.num_tokens, self.num_images = text.max_new_tokens, text.max_images  # still allowed
+        num_images = 0 if model.config.heads is None else text.max_images
+        self.num_tokens, self.num_images = text.max_new_tokens, num_images  # still allowed
+        check_seed(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.limit = model.llm.config.max_position_embeddings
 
@@ -134,33 +137,30 @@ class _Reply:
         with inference(self.model):
             embeddings, mask = embed_prompts(self.model, self.vocabulary, [Prompt(self.ids, self.images)])
             decoder = CachedDecoder(self.model, mask, num_new)
-        ids: list[int] = []
-        shown = ""
+        words = TextStream(self.vocabulary)
         for _ in range(num_new):
             with inference(self.model):
                 token = self._token(decoder.advance(embeddings))
                 embeddings = self.model.llm.get_input_embeddings()(token.unsqueeze(0))
-            if int(token) in (self.vocabulary.im_end, self.vocabulary.endoftext):
+            if int(token) in self.vocabulary.ends:
                 break
             self.ids.append(int(token))
             if int(token) == self.vocabulary.vision_start:
                 break
             self.num_tokens -= 1
-            ids.append(int(token))
-            whole = self.vocabulary.decode(ids)
-            if len(whole) > len(shown) and not whole.endswith("\ufffd"):  # half of a character waits for the rest
-                yield TextPiece(whole[len(shown) :])
-                shown = whole
-        rest = self.vocabulary.decode(ids)[len(shown) :]
-        if rest:
-            yield TextPiece(rest)
+            if piece := words.push(int(token)):
+                yield TextPiece(piece)
+        if piece := words.rest():
+            yield TextPiece(piece)
 
     def _token(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """float[1, E] -> int64[1]. Control tokens that have no place in a reply are never said."""
+        """float[1, E] -> int64[1]. What has no place in a reply is never said."""
         vocabulary = self.vocabulary
         logits = self.model.llm.get_output_embeddings()(hidden_states)[:, : len(vocabulary)].float()
-        silent = [vocabulary.im_start, vocabulary.image_pad, vocabulary.vision_end]
-        logits[:, silent if self.num_images else [*silent, vocabulary.vision_start]] = float("-inf")
+        opening = logits[:, vocabulary.vision_start].clone()
+        logits[:, vocabulary.silent] = float("-inf")
+        if self.num_images:
+            logits[:, vocabulary.vision_start] = opening
         uniform = torch.rand(1, generator=self.generator, dtype=torch.float64)
         return draw(logits, uniform.to(logits.device), self.settings)
 
@@ -179,5 +179,5 @@ class _Reply:
             if drawing.done:
                 self.ids += self.vocabulary.image(num_patches)[1:]
                 self.images.append(image)
-                self.num_images, self.seed = self.num_images - 1, self.seed + 1
+                self.num_images, self.seed = self.num_images - 1, (self.seed + 1) % 2**63
             yield ImagePiece(image, drawing.done)

@@ -26,7 +26,7 @@ from mllm.generate import generate_images
 from mllm.pretrained import Unified, load_unified, read_config, save_unified
 from mllm.weights import MAX_SHARD_SIZE, parse_dtype
 from tokenizer import DualCodes
-from tokenizer.hub import download_options, local_folder
+from tokenizer.hub import download_options, local_folder, refuse_save_options
 
 
 class DualTokenModel(PreTrainedModel):
@@ -71,8 +71,10 @@ class DualTokenModel(PreTrainedModel):
         *,
         dtype: torch.dtype | None = None,
         max_shard_size: str = MAX_SHARD_SIZE,
-        **_: Any,
+        **options: Any,
     ) -> None:
+        """The folder that training writes and reads. ValueError for other `options` of transformers'."""
+        refuse_save_options(options)
         save_unified(self.model, folder, self.vocabulary, self.tokenizer, None, dtype, max_shard_size)
 
     def forward(
@@ -94,9 +96,9 @@ class DualTokenModel(PreTrainedModel):
         padding = list(range(len(vocabulary), llm.config.vocab_size))  # rows of the embedding that spell nothing
         settings = {
             "max_new_tokens": 128,
-            "eos_token_id": [vocabulary.im_end, vocabulary.endoftext],
+            "eos_token_id": vocabulary.ends,
             "pad_token_id": vocabulary.endoftext,
-            "suppress_tokens": padding or None,
+            "suppress_tokens": vocabulary.silent + padding,
         }
         with inference(self.model):
             embeddings = self._embed(input_ids, pixel_values)

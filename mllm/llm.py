@@ -7,11 +7,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen2Config
-from transformers.utils import is_flash_attn_2_available
 
 from heads.cross_entropy import TextClassifier
 from mllm.config import LLMConfig
 from mllm.new_tokens import add_tokens
+from tokenizer.attention import resolve_attention
 
 
 def build_llm(
@@ -83,12 +83,6 @@ def set_checkpointing(llm: PreTrainedModel, enabled: bool) -> None:
     """Whether layers are recomputed for the backward pass; transformers renames the methods on the way to version 6."""
     prefix = "activation" if hasattr(llm, "activation_checkpointing_enable") else "gradient"
     getattr(llm, f"{prefix}_checkpointing_{'enable' if enabled else 'disable'}")()
-
-
-def resolve_attention(attn_implementation: str) -> str:
-    if attn_implementation != "auto":
-        return attn_implementation
-    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
 
 
 def qwen2_config(config: LLMConfig, vocab_size: int) -> Qwen2Config:

@@ -24,6 +24,7 @@ from mllm.loss import LossSums
 from mllm.post_quant import Caches, PostQuantFeatures
 from mllm.uniform import at_least_one_image, predicting_rows
 from tokenizer import Codebooks, DualCodes, DualTokenizer
+from tokenizer.codebook import keeping_dtype
 
 
 class UnifiedModel(nn.Module):
@@ -131,7 +132,7 @@ class UnifiedModel(nn.Module):
         """
         if not self.training or self.config.visual_dropout == 0:
             return None
-        generated = batch.target_mask[batch.image_mask].view(len(batch.pixel), -1).any(1)
+        generated = batch.target_mask[batch.image_mask].view(-1, self.visual.num_patches).any(1)
         return generated & (torch.rand(len(generated), device=generated.device) < self.config.visual_dropout)
 
     def _text_loss(self, hidden_states: Tensor, labels: Tensor) -> CrossEntropy:
@@ -167,11 +168,7 @@ class UnifiedModel(nn.Module):
         """
         buffers = {id(buffer) for buffer in self.buffers()}
 
-        def keep_buffers(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device) if id(tensor) in buffers and moved.dtype != tensor.dtype else moved
-
-        return super()._apply(keep_buffers, recurse)
+        return super()._apply(lambda tensor: (keeping_dtype(fn) if id(tensor) in buffers else fn)(tensor), recurse)
 
     @property
     def device(self) -> torch.device:

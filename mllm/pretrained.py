@@ -11,6 +11,7 @@ Any later stage of training can start from it, and transformers' Auto classes re
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -24,12 +25,13 @@ from transformers import AutoConfig, PretrainedConfig
 from data.vocabulary import Vocabulary
 from heads.config import DepthHeadConfig
 from mllm.config import LLMConfig, LossWeights, UnifiedConfig, VisualSpec
-from mllm.llm import llm_from_config, prepare, resolve_attention
-from mllm.lora import with_adapter
+from mllm.llm import llm_from_config, prepare
+from mllm.lora import ADAPTER, with_adapter
 from mllm.model import UnifiedModel
 from mllm.processor import DualTokenProcessor
 from mllm.weights import MAX_SHARD_SIZE, WeightFiles, write_weights
 from tokenizer import Codebooks, DualTokenizer
+from tokenizer.attention import resolve_attention
 from tokenizer.hub import local_folder
 
 MODEL_TYPE = "dualtoken"
@@ -53,6 +55,8 @@ def save_unified(
 ) -> None:
     """`weights` replaces the module's own, which may then be in an engine's parts or on the meta device.
 
+    What an older save left in `folder` is replaced; its adapter stays where `weights` are given, which may need one.
+
     With a `dtype`, weights are stored in it, and with them those of the tokenizer that decide no codes.
     """
     folder = Path(folder)
@@ -61,6 +65,8 @@ def save_unified(
     left_out = {TIED} if model.llm.config.tie_word_embeddings else set()  # safetensors holds no tensor twice
     kept = ((name, weight) for name, weight in named.items() if name not in left_out)
     read_as = write_weights(kept, folder, dtype, max_shard_size)
+    if weights is None:
+        shutil.rmtree(folder / ADAPTER, ignore_errors=True)
     vocabulary.save_pretrained(folder / "vocabulary")
     tokenizer.save_pretrained(folder / "tokenizer", torch.bfloat16 if dtype == torch.int8 else dtype)
     DualTokenProcessor.of(vocabulary, tokenizer).save_settings(folder)
@@ -95,10 +101,15 @@ def load_model(
     config, visual = _configs(document, folder)
     if codebooks is None:
         codebooks = DualTokenizer.from_pretrained(folder / "tokenizer").codebooks()
+    if codebooks.tokenizer_id not in (visual.tokenizer_id, None):
+        raise ValueError(
+            f"{folder} reads the codes of tokenizer {visual.tokenizer_id}, but that of {folder / 'tokenizer'}, or the "
+            f"one given, is {codebooks.tokenizer_id}: put back the tokenizer that the model was exported with."
+        )
     llm_config = AutoConfig.for_model(**document["llm"])
     with torch.device(device):
         with making:
-            llm = llm_from_config(llm_config, resolve_attention(config.llm.attn_implementation), dtype)
+            llm = llm_from_config(llm_config, resolve_attention(config.llm.attn_implementation, required=False), dtype)
         llm = prepare(llm, config.llm, document["vocab_size"])
         model = UnifiedModel(config, visual, document["vocab_size"], codebooks, dtype=dtype, llm=llm)
     if torch.device(device).type != "meta":
@@ -135,14 +146,8 @@ def load_unified(
 ) -> Unified:
     """Model, vocabulary and tokenizer of one folder or repository, all in evaluation mode; see `load_model`."""
     folder = local_folder(name, **download)
-    document = read_config(folder)
+    read_config(folder)  # before the tokenizer, whose absence would be told first
     tokenizer = DualTokenizer.from_pretrained(folder / "tokenizer")
-    expected = document["visual"]["tokenizer_id"]
-    if tokenizer.tokenizer_id != expected:
-        raise ValueError(
-            f"{folder / 'tokenizer'} has id {tokenizer.tokenizer_id}, but the model reads the codes of {expected}: "
-            "put back the tokenizer that the model was exported with."
-        )
     model = load_model(folder, tokenizer.codebooks(), dtype, making, whole, device)
     vocabulary = Vocabulary.from_pretrained(folder / "vocabulary")
     return Unified(model, vocabulary, tokenizer.to("cpu" if torch.device(device).type == "meta" else device))

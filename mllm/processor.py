@@ -19,7 +19,7 @@ from data.vocabulary import ImageSlot, Vocabulary
 from mllm.chat_messages import Message, Picture, open_picture, turn
 from mllm.decoding import left_pad
 from tokenizer import DualTokenizer
-from tokenizer.hub import download_options, local_folder
+from tokenizer.hub import download_options, local_folder, refuse_save_options
 
 SETTINGS = "processor_config.json"
 FILES = [SETTINGS, "config.json", "tokenizer/config.json", "vocabulary/*"]
@@ -111,8 +111,11 @@ class DualTokenProcessor(ProcessorMixin):
             settings = {"image_size": size, "crop": settings["tokenizer"]["crop"], "num_patches": num_patches}
         return cls(Vocabulary.from_pretrained(folder / "vocabulary").tokenizer, **settings)
 
-    def save_pretrained(self, folder: str | Path, **_: Any) -> None:  # type: ignore[override]
-        """Writes processor_config.json and vocabulary/."""
+    def save_pretrained(  # type: ignore[override]
+        self, folder: str | Path, *, max_shard_size: str | None = None, **options: Any
+    ) -> None:
+        """Writes processor_config.json and vocabulary/; `max_shard_size`, which `push_to_hub` gives, splits none."""
+        refuse_save_options(options)
         self.vocabulary.save_pretrained(Path(folder) / "vocabulary")
         self.save_settings(Path(folder))
 

@@ -17,9 +17,7 @@ class Prompt(NamedTuple):
     images: Sequence[DualCodes] = ()  # int64[N, D] per branch, of the images that `ids` hold, in order
 
 
-def embed_prompts(
-    model: UnifiedModel, vocabulary: Vocabulary, prompts: Sequence[Prompt]
-) -> tuple[Tensor, Tensor]:
+def embed_prompts(model: UnifiedModel, vocabulary: Vocabulary, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
     """-> embeddings float[R, T, E], padded on the left, and the mask bool[R, T] of what is not padding."""
     ids, mask = left_pad([prompt.ids for prompt in prompts], vocabulary.endoftext, model.device)
     images = [image for prompt in prompts for image in prompt.images]

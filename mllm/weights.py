@@ -49,6 +49,7 @@ def write_weights(
 ) -> torch.dtype:
     """Floating-point weights become `dtype` (None: as they are). One shard is in memory at a time.
 
+    Weights that `folder` held are replaced, and may be what is written: theirs go when all of the new are on the disk.
     Returns the dtype that the first of them has when it is read.
     """
     limit = parse_size(max_shard_size)
@@ -74,6 +75,9 @@ def write_weights(
     close()
     files = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     files = files if len(files) > 1 else [SINGLE]
+    for old in (INDEX, SINGLE, "model-?????-of-?????.safetensors"):
+        for path in folder.glob(old):
+            path.unlink()
     for i, file in enumerate(files, start=1):
         (folder / f"part-{i:05d}").rename(folder / file)
     if len(files) > 1:

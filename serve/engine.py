@@ -18,9 +18,9 @@ from mllm.generate import stream_images
 from mllm.messages import Message, read_messages
 from mllm.pretrained import Unified
 from mllm.prompts import Prompt
+from mllm.text_stream import TextStream
 from serve.batcher import Batcher, Done, Job, stop_unless_wanted
 from serve.config import Limits
-from serve.text_stream import TextStream
 from tokenizer import DualCodes
 
 
@@ -67,9 +67,6 @@ class Engine:
         self.unified, self.limits, self.on_batch = unified, limits, on_batch
         self.model, self.vocabulary, self.tokenizer = unified
         self._seeing = Lock()
-        # The batched answers are text: what would open an image, or stand inside of one, is never said.
-        vocabulary = unified.vocabulary
-        self._silent = [vocabulary.im_start, vocabulary.vision_start, vocabulary.image_pad, vocabulary.vision_end]
         self.batcher = Batcher(self._run, limits)
 
     def see(self, picture: Image.Image) -> DualCodes:
@@ -124,7 +121,7 @@ class Engine:
         settings, streams = requests[0].settings, [TextStream(self.vocabulary) for _ in jobs]
         running = list(range(len(jobs)))
         with inference(self.model):
-            for column in replies(self.model, self.vocabulary, prompts, limits, settings, seeds, self._silent):
+            for column in replies(self.model, self.vocabulary, prompts, limits, settings, seeds):
                 stop_unless_wanted([jobs[i] for i in running])
                 for i in list(running):
                     if (token := column[i]) is None:

@@ -36,10 +36,7 @@ class Codebook(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codebook":
         """Follows `.to(device)`, ignores `.bfloat16()` and `.half()`."""
-        for name, buffer in self.named_buffers(recurse=False):
-            moved = fn(buffer)
-            self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
-        return self
+        return super()._apply(keeping_dtype(fn), recurse)
 
     def freeze(self) -> None:
         """Stops all updates for good."""
@@ -100,6 +97,16 @@ class Codebook(nn.Module):
             candidates = candidates.repeat(-(-num_entries // len(candidates)), 1)
             candidates = candidates + torch.randn_like(candidates) * (0.01 / width**0.5)
         return candidates[torch.randperm(len(candidates), device=candidates.device)[:num_entries]]
+
+
+def keeping_dtype(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`fn` of `Module._apply`, which moves or casts tensors, without the cast."""
+
+    def move(tensor: Tensor) -> Tensor:
+        moved = fn(tensor)
+        return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+    return move
 
 
 def synchronise_statistics(counts: Tensor, sums: Tensor, replacements: Tensor) -> None:

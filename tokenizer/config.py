@@ -17,6 +17,20 @@ class QuantizerConfig:
     ema_update: str = "per_forward"  # or "per_depth": a depth uses the codebook that the depth before it updated
     restart_below: float = 1.0  # entries whose average use per step falls below this take a vector of the batch
 
+    def __post_init__(self) -> None:
+        if min(self.code_dim, self.codebook_size, self.depth) < 1 or self.codebook_size > 2**16:
+            raise ValueError(
+                f"code_dim={self.code_dim} and depth={self.depth} of a quantizer must be at least 1, and "
+                f"codebook_size={self.codebook_size} in 1 … 65,536, for codes are stored in 16 bits"
+            )
+        if not 0 <= self.ema_decay < 1 or not self.restart_below >= 0:
+            raise ValueError(
+                f"ema_decay={self.ema_decay} of a quantizer must be at least 0 and below 1, and "
+                f"restart_below={self.restart_below} at least 0"
+            )
+        if self.ema_update not in ("per_forward", "per_depth"):
+            raise ValueError(f"ema_update of a quantizer must be per_forward or per_depth, not {self.ema_update!r}")
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -26,6 +40,19 @@ class DecoderConfig:
     base_channels: int = 128
     channel_multipliers: list[int] = field(default_factory=lambda: [1, 1, 4, 4, 8])
     num_res_blocks: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.channel_multipliers or min(self.base_channels, self.num_res_blocks + 1) < 1:
+            raise ValueError(
+                f"a decoder needs channel_multipliers, one a level, not {self.channel_multipliers}, at least one of "
+                f"base_channels={self.base_channels} and num_res_blocks={self.num_res_blocks} of at least 0"
+            )
+        for channels in (self.in_channels, *(self.base_channels * m for m in self.channel_multipliers)):
+            if channels < 4 or channels % min(32, channels // 4):  # decoder.group_norm
+                raise ValueError(
+                    f"a decoder cannot norm {channels} channels: in_channels, and base_channels times each of "
+                    "channel_multipliers, must be multiples of 32, or of 4 below 128"
+                )
 
 
 @dataclass(frozen=True)
@@ -51,8 +78,11 @@ class TokenizerConfig:
         if not 0 <= self.pixel_layer <= self.semantic_layer or self.semantic_layer == 0:
             taps = f"{self.pixel_layer}, {self.semantic_layer}"
             raise ValueError(f"taps must satisfy 0 <= pixel_layer <= semantic_layer, semantic_layer >= 1, not {taps}")
-        if self.pixel_shortcut_layer is not None and not 0 <= self.pixel_shortcut_layer <= self.semantic_layer:
-            raise ValueError(f"pixel_shortcut_layer must lie in 0 … semantic_layer, not {self.pixel_shortcut_layer}")
+        shortcut = self.pixel_shortcut_layer
+        if shortcut is not None and not 0 <= shortcut <= self.pixel_layer:
+            raise ValueError(f"pixel_shortcut_layer must lie in 0 … pixel_layer, {self.pixel_layer}, not {shortcut}")
+        if shortcut is not None and self.single_codebook:
+            raise ValueError("single_codebook leaves no place for pixel_shortcut_layer, of which meaning knows nothing")
         if self.single_codebook and (
             self.pixel_layer != self.semantic_layer or self.pixel != self.semantic or self.separate_pixel_tower
         ):
@@ -64,10 +94,6 @@ class TokenizerConfig:
             raise ValueError(f"projection must be linear or attention, not {self.projection!r}")
         if self.crop not in ("center", "squash", "pad"):
             raise ValueError(f"crop must be center, squash or pad, not {self.crop!r}")
-        for name in BRANCHES:
-            update = getattr(self, name).ema_update
-            if update not in ("per_forward", "per_depth"):
-                raise ValueError(f"{name}.ema_update must be per_forward or per_depth, not {update!r}")
         if (self.pixel.depth, self.pixel.codebook_size, self.pixel.code_dim) != (
             self.semantic.depth,
             self.semantic.codebook_size,

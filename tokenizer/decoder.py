@@ -1,6 +1,6 @@
 """Convolutional decoder from de-quantized pixel features to the image (paper §3.2; Esser et al. 2021).
 
-    map[B, H, h, w] → bilinear resize to image_size / 2^(levels − 1) → 1×1/3×3 stem → residual blocks, ×2 a level → RGB
+map[B, H, h, w] → bilinear resize to image_size / 2^(levels − 1) → 1×1/3×3 stem → residual blocks, ×2 a level → RGB
 """
 
 import torch.nn.functional as F

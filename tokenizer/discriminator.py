@@ -23,6 +23,19 @@ class AdversarialConfig:
     base_channels: int = 64
     num_layers: int = 3
 
+    def __post_init__(self) -> None:
+        widths = [self.base_channels * min(2**n, 8) for n in range(self.num_layers)]
+        if not widths or any(width < 2 or width % min(32, width // 2) for width in widths):
+            raise ValueError(
+                f"adversarial.base_channels={self.base_channels} must be a power of 2 from 2 up or a multiple of 32, "
+                f"and num_layers={self.num_layers} at least 1"
+            )
+        if not (self.weight >= 0 and self.start >= 0 and 0 <= self.min_adaptive <= self.max_adaptive):
+            raise ValueError(
+                f"adversarial.weight={self.weight} and start={self.start} must be at least 0, and min_adaptive="
+                f"{self.min_adaptive} at least 0 and at most max_adaptive={self.max_adaptive}"
+            )
+
 
 class PatchDiscriminator(nn.Module):
     """image float[B, 3, h, w] in [−1, 1] → logits float[B, 1, h / 2^L, w / 2^L]: is a patch real (> 0) or decoded?"""

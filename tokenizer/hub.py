@@ -46,3 +46,12 @@ def download_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if foreign:
         raise ValueError(f"{foreign[0]!r} is no option here; those of a download are {', '.join(DOWNLOAD)}.")
     return {name: value for name, value in options.items() if name in DOWNLOAD}
+
+
+def refuse_save_options(options: Mapping[str, Any]) -> None:
+    """ValueError where one of transformers' keywords to `save_pretrained` asks for what it does not do."""
+    done = {"is_main_process": True, "push_to_hub": False, "safe_serialization": True}
+    for name, value in options.items():
+        if value is not None and value != done.get(name):
+            advice = "save first, then call push_to_hub(repo_id)" if name == "push_to_hub" else "leave it out"
+            raise ValueError(f"save_pretrained has no option {name}={value!r} here: {advice}.")

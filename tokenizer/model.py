@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tokenizer.codebook import keeping_dtype
 from tokenizer.config import BRANCHES, TokenizerConfig
 from tokenizer.decoder import Decoder
 from tokenizer.projection import PROJECTIONS
@@ -38,6 +39,7 @@ class Codebooks(NamedTuple):
     semantic: Tensor  # float32[G, K, C]
     pixel_out: nn.Module | None = None  # the projections after the quantizers, C → H, causal over positions
     semantic_out: nn.Module | None = None
+    tokenizer_id: str | None = None
 
 
 class TokenizerOutput(NamedTuple):
@@ -121,7 +123,12 @@ class DualTokenizer(nn.Module):
 
     def codebooks(self) -> Codebooks:
         pixel, semantic = self.pixel_quantizer.stacked_codebooks(), self.semantic_quantizer.stacked_codebooks()
-        return Codebooks(pixel, semantic, self.pixel_out, self.semantic_out)
+        return Codebooks(pixel, semantic, self.pixel_out, self.semantic_out, self.tokenizer_id)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DualTokenizer":
+        """Follows `.to(device)`, ignores `.half()`, which a model around it may be given: rounded weights give other
+        codes than those that were learnt from."""
+        return super()._apply(keeping_dtype(fn), recurse)
 
     def freeze(self) -> "DualTokenizer":
         """For use below a language model: no gradients, no codebook updates, evaluation mode."""

@@ -4,6 +4,7 @@ The package brings the five linear layers. The VGG16 trunk, trained on ImageNet,
 torchvision's own cache.
 """
 
+import pickle
 import warnings
 from pathlib import Path
 
@@ -15,19 +16,20 @@ def build_lpips(weights: str | None = None) -> nn.Module:
     """`forward(x, y)`, both float[B, 3, h, w] in [−1, 1] → float[B, 1, 1, 1]; frozen, in evaluation mode.
 
     `weights` is a file of torchvision's VGG16 (vgg16-397923af.pth); None takes torchvision's cache, which a download
-    fills. Raises FileNotFoundError where there are no weights and ValueError where they are not of VGG16.
+    fills. Raises FileNotFoundError where there are no weights and ValueError where they are not of VGG16, or damaged.
     """
     import lpips
 
-    state = _read(weights) if weights is not None else _torchvision_cache()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips still speaks torchvision's old words
         metric = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     names = metric.net.state_dict()  # slice3.10.weight is features.10.weight of torchvision
     try:
+        state = _read(weights) if weights is not None else _torchvision_cache()
         metric.net.load_state_dict({name: state[f"features.{name.partition('.')[2]}"] for name in names})
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{weights or 'the cached file'} does not hold torchvision's VGG16: {error}") from error
+    except (KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        name, reason = weights or "the file in torchvision's cache", " ".join(str(error).split())[:200]
+        raise ValueError(f"{name} does not hold torchvision's VGG16, or is damaged: {reason}; fetch it anew") from error
     return metric.requires_grad_(False).eval()
 
 

@@ -74,7 +74,9 @@ def load_tokenizer(name: str | Path, subfolder: str = "", **download: Any) -> Du
     try:
         document = json.loads((folder / "config.json").read_text())
         config = _config(document["tokenizer"])
-        tokenizer = DualTokenizer(config, VisionTower(document["tower"], config.attention))
+        # Flash attention is of training under autocast: its kernels know no fp32, in which pictures become codes.
+        attention = "sdpa" if config.attention.startswith("flash") else config.attention
+        tokenizer = DualTokenizer(config, VisionTower(document["tower"], attention))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{folder / 'config.json'} is not the configuration of a DualToken tokenizer: {error!r}"

@@ -53,15 +53,16 @@ class AttentionProjection(nn.Module):
 
         y = W·norm(x) + attention(norm(x));   y ← y + mlp(norm(y))
 
-    Each norm is its own. One of the two widths divides the other. With a cache, x is the next positions.
+    Each norm is its own. One width divides the other and is less, for which of them is C says whether it is causal.
+    With a cache, x is the next positions.
     """
 
     def __init__(self, in_width: int, out_width: int):
         super().__init__()
-        if max(in_width, out_width) % min(in_width, out_width):
+        if in_width == out_width or max(in_width, out_width) % min(in_width, out_width):
             raise ValueError(
-                f"an attention projection from {in_width} to {out_width} needs one width to divide the other: "
-                "choose another code_dim, or projection: linear"
+                f"an attention projection from {in_width} to {out_width} needs one width to be a multiple of the "
+                "other: choose another code_dim, or projection: linear"
             )
         self.out_width = out_width
         self.attention_norm = nn.LayerNorm(in_width)

@@ -1,6 +1,6 @@
 """Residual quantization of a feature map into D codes per position (paper §3.2; Lee et al. 2022).
 
-    r_0 = z;   k_d = argmin_k ‖r_{d−1} − e_k‖²;   r_d = r_{d−1} − e(k_d)
+r_0 = z;   k_d = argmin_k ‖r_{d−1} − e_k‖²;   r_d = r_{d−1} − e(k_d)
 """
 
 from typing import NamedTuple

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from tokenizer.attention import resolve_attention
 from tokenizer.config import TokenizerConfig
 from tokenizer.tower_families import FAMILIES, HALF, Family, vision_config_of
 
@@ -20,13 +21,15 @@ class VisionTower(nn.Module):
     Hidden states are float[B, P + N, H]: N patches behind P tokens that are none, DINOv2's class token and registers
     (SigLIP: P = 0). Up to the semantic tap the P tokens run along, as in pretraining. There `patches` drops them, for
     the codes carry patches alone: what runs on from codes is float[B, N, H], which `run` and `pool` take as well.
+    Weights are fp32, as those of everything around them are, in whatever precision a checkpoint holds them.
     """
 
     def __init__(self, vision_config: dict[str, Any], attention: str = "sdpa"):
         super().__init__()
         self.family: Family = FAMILIES[vision_config.get("model_type", "siglip_vision_model")]
         self.config = self.family.config.from_dict(vision_config)
-        self.model = self.family.model._from_config(self.config, attn_implementation=attention)
+        attention = resolve_attention(attention)
+        self.model = self.family.model._from_config(self.config, attn_implementation=attention, dtype=torch.float32)
 
     @classmethod
     def from_pretrained(cls, path: str, attention: str = "sdpa", image_size: int | None = None) -> "VisionTower":
@@ -37,7 +40,8 @@ class VisionTower(nn.Module):
         native = vision_config_of(path)
         tower = cls(vision_config_of(path, image_size), attention)
         try:
-            model = tower.family.model.from_pretrained(path, attn_implementation=attention)
+            attention = tower.config._attn_implementation
+            model = tower.family.model.from_pretrained(path, attn_implementation=attention, dtype=torch.float32)
         except OSError as error:
             raise FileNotFoundError(f"no tower weights at {path!r}: {str(error).splitlines()[0]}") from error
         except (SafetensorError, RuntimeError) as error:

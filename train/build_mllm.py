@@ -14,12 +14,13 @@ from data.sources import SourceConfig, open_sources
 from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
 from heads.sampling import BRANCHES
 from mllm.config import UnifiedConfig, VisualSpec
-from mllm.llm import build_llm, outline_llm, resolve_attention, set_checkpointing
+from mllm.llm import build_llm, outline_llm, set_checkpointing
 from mllm.lora import with_adapter
 from mllm.model import UnifiedModel
 from mllm.pretrained import Unified, load_unified
 from mllm.weights import WeightFiles
 from tokenizer import DualTokenizer
+from tokenizer.attention import resolve_attention
 from tokenizer.hub import local_folder
 from train.distributed import World
 from train.engine import EngineConfig, partitioned_loading, whole

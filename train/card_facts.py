@@ -32,13 +32,15 @@ class TrainedStage:
     def describe(self) -> str:
         config = self.config
         rows = config["data"]["rows_per_batch"] * config["engine"]["accumulation"]
-        return "\n".join([
-            f"**{self.folder.name}**: {self.steps:,} steps of {rows} rows of {config['data']['context_length']:,} "
-            f"positions a process, {config['engine']['precision']}; {', '.join(config['trainable'])} trained at "
-            f"{config['optimizer']['learning_rate']:g}. Data, by weight:",
-            "",
-            *(f"- {_describe_source(source)}" for source in config["data"]["sources"]),
-        ])
+        return "\n".join(
+            [
+                f"**{self.folder.name}**: {self.steps:,} steps of {rows} rows of {config['data']['context_length']:,} "
+                f"positions a process, {config['engine']['precision']}; {', '.join(config['trainable'])} trained at "
+                f"{config['optimizer']['learning_rate']:g}. Data, by weight:",
+                "",
+                *(f"- {_describe_source(source)}" for source in config["data"]["sources"]),
+            ]
+        )
 
 
 def read_history(run: Path | None, step: int | None) -> list[TrainedStage]:

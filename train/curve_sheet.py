@@ -1,6 +1,6 @@
 """The curves of a stage as one picture, where a page cannot hold the report.
 
-    python -m train.curve_sheet runs/demo/pretrain docs/results/training/pretrain.png
+python -m train.curve_sheet runs/demo/pretrain docs/results/training/pretrain.png
 """
 
 import math

@@ -11,15 +11,18 @@ import torch
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig, Qwen2Config
 
 from mllm.config import LLMConfig, VisualSpec
-from mllm.llm import llm_from_config, prepare, qwen2_config, resolve_attention
+from mllm.llm import llm_from_config, prepare, qwen2_config
 from mllm.lora import add_adapters
 from mllm.model import UnifiedModel
 from mllm.pretrained import read_sizes
 from tokenizer import Codebooks, DualTokenizer
+from tokenizer.attention import resolve_attention
+from tokenizer.projection import LinearProjection
 from train.parameters import group_parameters
 from train.train_mllm import TrainMllmConfig
 
 PAPER_TOKENIZER = VisualSpec(grid=(27, 27), depth=8, codebook_size=16384, code_dim=32, tokenizer_id="")
+PAPER_TOWER_WIDTH = 1152
 PAPER_VOCABULARY = 151936
 
 
@@ -46,29 +49,34 @@ def planned_model(config: TrainMllmConfig) -> tuple[UnifiedModel, list[str]]:
     """The model, its parts frozen as the stage does, and what was assumed. Raises FileNotFoundError, or ValueError."""
     if config.init is not None and Path(config.init).is_dir():
         (sizes, visual, llm_sizes, vocabulary_size), assumed = read_sizes(config.init), []
+        codebooks = tokenizer_of(str(Path(config.init) / "tokenizer"))[1]
     elif config.init is not None:
-        sizes, visual, vocabulary_size = config.model, PAPER_TOKENIZER, PAPER_VOCABULARY
+        sizes, (visual, codebooks, _), vocabulary_size = config.model, tokenizer_of(None), PAPER_VOCABULARY
         llm_sizes = sizes_of(sizes.llm, vocabulary_size)
         assumed = [f"init={config.init}: the sizes under `model`, by default Qwen-2.5-3B's, and the paper's tokenizer"]
     else:
-        sizes, (visual, assumed) = config.model, visual_of(config.tokenizer)
+        sizes, (visual, codebooks, assumed) = config.model, tokenizer_of(config.tokenizer)
         llm_sizes = sizes_of(sizes.llm, PAPER_VOCABULARY if config.vocabulary else config.vocabulary_size)
         vocabulary_size = llm_sizes.vocab_size
     with torch.device("meta"):
-        attention = resolve_attention(sizes.llm.attn_implementation)
+        attention = resolve_attention(sizes.llm.attn_implementation, required=False)
         llm = prepare(llm_from_config(llm_sizes, attention, torch.float32), sizes.llm, vocabulary_size)
-        book = torch.empty(1, visual.codebook_size, visual.code_dim)
-        model = UnifiedModel(sizes, visual, vocabulary_size, Codebooks(book, book), llm=llm)
+        model = UnifiedModel(sizes, visual, vocabulary_size, codebooks, llm=llm)
         if config.has_adapters:
             add_adapters(llm, config.lora, config.loop.seed)
     group_parameters(model, config.trainable, config.optimizer)
     return model, assumed
 
 
-def visual_of(tokenizer: str | None) -> tuple[VisualSpec, list[str]]:
-    if tokenizer is not None and Path(tokenizer).is_dir():
-        return VisualSpec.of(DualTokenizer.from_pretrained(tokenizer)), []
-    return PAPER_TOKENIZER, [f"the tokenizer {tokenizer}: the paper's, 27 × 27 positions, depth 8, 16,384 entries"]
+def tokenizer_of(folder: str | None) -> tuple[VisualSpec, Codebooks, list[str]]:
+    if folder is not None and Path(folder).is_dir():
+        tokenizer = DualTokenizer.from_pretrained(folder)
+        return VisualSpec.of(tokenizer), tokenizer.codebooks(), []
+    with torch.device("meta"):
+        book = torch.empty(1, PAPER_TOKENIZER.codebook_size, PAPER_TOKENIZER.code_dim)
+        project = LinearProjection(PAPER_TOKENIZER.code_dim, PAPER_TOWER_WIDTH)
+    assumed = [f"the tokenizer {folder}: the paper's, 27 × 27 positions, depth 8, 16,384 entries"]
+    return PAPER_TOKENIZER, Codebooks(book, book, project, project), assumed
 
 
 def sizes_of(config: LLMConfig, vocabulary_size: int) -> PretrainedConfig:

@@ -90,9 +90,7 @@ class Run:
         """A bar with rate and ETA; the caller adds the loss by `set_postfix`. Rare lines where nobody watches."""
         interval = 0.5 if sys.stderr.isatty() else 30.0
         disable = not self.is_main
-        return tqdm(
-            total=total, desc=desc, initial=initial, disable=disable, mininterval=interval, dynamic_ncols=True
-        )
+        return tqdm(total=total, desc=desc, initial=initial, disable=disable, mininterval=interval, dynamic_ncols=True)
 
     def save_image(self, name: str, image: Image.Image, step: int | None = None) -> None:
         """`step`: of a picture that is made again and again, which wandb then shows as a series."""

@@ -13,11 +13,17 @@ PARTS = ("shallow", "deep", "head", "pixel", "semantic", "decoder")
 
 
 def freeze_all_but(model: DualTokenizer, trainable: list[str]) -> None:
-    """Freezes the parameters and the codebooks of every part that `trainable` does not name."""
+    """Freezes the parameters and the codebooks of every part that `trainable` does not name.
+
+    A single codebook, and the projection in front of it, are of both branches and learn with either.
+    """
+    both = {"pixel", "semantic"} if model.config.single_codebook else set()
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(part_of(name, model.config.pixel_layer, model.config.semantic_layer) in trainable)
+        own = {part_of(name, model.config.pixel_layer, model.config.semantic_layer)}
+        parts = both or own if name.startswith("pixel_in.") else own
+        parameter.requires_grad_(not parts.isdisjoint(trainable))
     for part, quantizer in (("pixel", model.pixel_quantizer), ("semantic", model.semantic_quantizer)):
-        if part not in trainable:
+        if (both or {part}).isdisjoint(trainable):
             quantizer.freeze()
 
 

@@ -1,6 +1,6 @@
 """The unified model's stages (arXiv 2503.14324, section 3.3): align, pretrain and instruct differ by config alone.
 
-    torchrun --standalone --nproc_per_node 2 -m train.train_mllm configs/tiny/pretrain.yaml loop.steps=100
+torchrun --standalone --nproc_per_node 2 -m train.train_mllm configs/tiny/pretrain.yaml loop.steps=100
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Tokenizer stages: codebooks, projections, decoder and tower (paper §3.2, Eq. 1–4); they differ by config alone.
 
-    torchrun --nproc_per_node 8 -m train.train_tokenizer configs/full/tokenizer_paper.yaml
+torchrun --nproc_per_node 8 -m train.train_tokenizer configs/full/tokenizer_paper.yaml
 """
 
 from dataclasses import dataclass, field

@@ -21,6 +21,7 @@ from data.image_batches import ImageDataConfig, ImageSet, permuted_batches
 from data.images import ImageTransform
 from eval.judge import Judge, encode_texts
 from eval.retrieval import retrieval_at_1
+from tokenizer.attention import resolve_attention
 from train.checkpoint import latest_checkpoint
 from train.distributed import join_world
 from train.loop import Loop, LoopConfig
@@ -110,7 +111,7 @@ def build_siglip(config: TrainTowerConfig, vocabulary_size: int) -> SiglipModel:
         "projection_size": config.text.hidden_size,
     }
     siglip = SiglipConfig(text_config=text, vision_config=vision)
-    model = SiglipModel._from_config(siglip, attn_implementation=config.attention)
+    model = SiglipModel._from_config(siglip, attn_implementation=resolve_attention(config.attention))
     torch.nn.init.constant_(model.logit_scale, math.log(config.logit_scale))
     torch.nn.init.constant_(model.logit_bias, config.logit_bias)
     return model

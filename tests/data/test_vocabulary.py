@@ -24,6 +24,7 @@ def test_layout_is_qwens(vocabulary):
     named += [vocabulary.image_pad, vocabulary.vision_end]
     assert [i - first for i in named] == [0, 1, 2, 9, 12, 10]
     assert set(vocabulary.tokenizer.all_special_tokens) == set(CONTROL_TOKENS)
+    assert sorted(vocabulary.silent + vocabulary.ends) == list(range(first, first + len(CONTROL_TOKENS)))
 
 
 def test_training_is_deterministic_and_merges_words(vocabulary):

@@ -38,9 +38,7 @@ def script(monkeypatch, tokens: list[int]) -> None:
 
 def shape(terminal: Terminal) -> list[tuple[str, list[str]]]:
     """The history with each image as [image]."""
-    return [
-        (role, [s if isinstance(s, str) else "[image]" for s in segments]) for role, segments in terminal.history
-    ]
+    return [(role, [s if isinstance(s, str) else "[image]" for s in segments]) for role, segments in terminal.history]
 
 
 def test_a_dialogue(terminal, picture, monkeypatch, capsys, tmp_path):

@@ -43,9 +43,10 @@ def test_the_ends_of_the_unit_interval_are_possible_codes():
     assert draw(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), PLAIN).tolist() == [1, 3]
 
 
-def test_temperature_zero_takes_the_most_probable():
+@pytest.mark.parametrize("temperature", [0.0, 1e-320, 1e-40])
+def test_temperature_zero_takes_the_most_probable(temperature):
     logits = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
-    codes = draw(logits, torch.rand(7, dtype=torch.float64), PLAIN._replace(temperature=0.0))
+    codes = draw(logits, torch.rand(7, dtype=torch.float64), PLAIN._replace(temperature=temperature))
     assert torch.equal(codes, logits.argmax(1))
 
 
@@ -142,7 +143,7 @@ def test_unknown_names_are_refused(wrong):
         SamplingConfig(**wrong)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63])
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "1"])
 def test_seeds_that_no_generator_takes_are_refused(seed):
     with pytest.raises(ValueError, match=f"seed {seed} must be"):
         uniforms([0, seed], 2)

@@ -104,13 +104,15 @@ def pack(vocabulary) -> Callable[[list[list[Document]]], Batch]:
             padding = length - sum(len(document.ids) for document in row)
             ends = [*row, Document([vocabulary.endoftext] * padding, [IGNORE] * padding)]
             ids = [i for document in ends for i in document.ids]
-            lines.append((
-                ids,
-                [label for document in ends for label in document.labels],
-                [p for document in ends for p in range(len(document.ids))],
-                [i == vocabulary.image_pad for i in ids],
-                [i == vocabulary.image_pad and document.generated for document in ends for i in document.ids],
-            ))
+            lines.append(
+                (
+                    ids,
+                    [label for document in ends for label in document.labels],
+                    [p for document in ends for p in range(len(document.ids))],
+                    [i == vocabulary.image_pad for i in ids],
+                    [i == vocabulary.image_pad and document.generated for document in ends for i in document.ids],
+                )
+            )
         ids, labels, positions, image_mask, target_mask = map(torch.tensor, zip(*lines, strict=True))
         codes = torch.randint(K, (2, int(image_mask.sum()) // N, N, D), generator=torch.Generator().manual_seed(0))
         return Batch(codes[0], codes[1], ids, positions, labels, image_mask, target_mask, [])

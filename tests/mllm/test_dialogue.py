@@ -131,7 +131,7 @@ def test_a_reply_with_an_image_equals_one_without_any_cache(model, vocabulary, s
             images.append(uncached_image(model, vocabulary, ids, images, 2.0))
             ids += vocabulary.image(4)[1:]
         logits = weight @ uncached(model, vocabulary, ids, images)
-        logits[[vocabulary.im_start, vocabulary.image_pad, vocabulary.vision_end]] = -math.inf
+        logits[[token for token in vocabulary.silent if token != vocabulary.vision_start]] = -math.inf
         ids.append(int(logits.argmax()))
         if ids[-1] == vocabulary.im_end:
             break
@@ -182,11 +182,23 @@ def test_control_tokens_are_never_said(model, vocabulary, scripted):
     seen = scripted({0: 65, 1: vocabulary.im_end})
     generate(model, vocabulary, [Message("user", ["Hi"])], TextSampling(max_images=0))
     generate(model, vocabulary, [Message("user", ["Hi"])], TextSampling(max_new_tokens=1))
-    banned = [vocabulary.im_start, vocabulary.image_pad, vocabulary.vision_end]
+    banned = [token for token in vocabulary.silent if token != vocabulary.vision_start]
     for logits in seen:
         assert torch.isinf(logits[0, banned]).all()
     opening = [bool(torch.isinf(logits[0, vocabulary.vision_start])) for logits in seen]
     assert opening == [True, True, False]
+
+
+def test_a_model_without_heads_opens_no_image(make_model, vocabulary, scripted):
+    seen = scripted({1: vocabulary.im_end})
+    generate(make_model(heads=None), vocabulary, [Message("user", ["Hi"])])
+    assert torch.isinf(seen[0][0, vocabulary.vision_start])
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5])
+def test_a_seed_that_no_generator_takes_is_refused_at_once(model, vocabulary, seed):
+    with pytest.raises(ValueError, match=f"seed {seed} must be"):
+        stream(model, vocabulary, [Message("user", ["Hi"])], seed=seed)
 
 
 def test_no_more_images_than_allowed(model, vocabulary, scripted):

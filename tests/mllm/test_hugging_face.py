@@ -122,9 +122,16 @@ def test_precision_and_device_by_the_usual_arguments(folder, tmp_path):
     codebooks = [model.model.codebooks.pixel, model.tokenizer.pixel_quantizer.stacked_codebooks()]
     assert [tensor.dtype for tensor in codebooks] == [torch.float32] * 2
     assert model.draw("a red apple", cfg=2.0)[0].size == (8, 8)
+    identity, model = model.tokenizer.tokenizer_id, model.half().bfloat16()  # casts of the whole leave codes alone
+    assert (model.dtype, model.tokenizer.tokenizer_id) == (torch.bfloat16, identity)
     model.save_pretrained(tmp_path)
     assert AutoModel.from_pretrained(tmp_path).dtype == torch.bfloat16  # as it is stored
     assert DualTokenModel.from_pretrained(tmp_path, dtype=torch.float32, device="cpu").dtype == torch.float32
+    for part in (model, AutoProcessor.from_pretrained(folder)):
+        part.save_pretrained(tmp_path, is_main_process=True, max_shard_size="5GB")
+        for option in ({"push_to_hub": True}, {"variant": "fp16"}, {"safe_serialization": False}):
+            with pytest.raises(ValueError, match=f"no option {next(iter(option))}"):
+                part.save_pretrained(tmp_path, **option)
     for options, message in (
         ({"dtype": "int8"}, "for the disk alone"),
         ({"dtype": "float7"}, "float7"),

@@ -5,9 +5,11 @@ import torch
 
 from heads.cross_entropy import TextClassifier
 from mllm.config import LLMConfig, UnifiedConfig, VisualSpec
-from mllm.llm import build_llm, resolve_attention
+from mllm.llm import build_llm
 from mllm.model import UnifiedModel
 from tokenizer import Codebooks
+from tokenizer.attention import resolve_attention
+from tokenizer.tower import VisionTower
 
 
 def test_the_output_classifier_stays_tied(model):
@@ -50,11 +52,18 @@ def test_mistakes_are_named(model, tmp_path):
 
 def test_attention_by_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("mllm.llm.is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr("tokenizer.attention.is_flash_attn_2_available", lambda: True)
     assert resolve_attention("auto") == "flash_attention_2"
     assert resolve_attention("eager") == "eager"
-    monkeypatch.setattr("mllm.llm.is_flash_attn_2_available", lambda: False)
-    assert resolve_attention("auto") == "sdpa"
+    assert resolve_attention("flash_attention_2") == "flash_attention_2"
+    monkeypatch.setattr("tokenizer.attention.is_flash_attn_2_available", lambda: False)
+    assert resolve_attention("auto") == resolve_attention("flash_attention_2", required=False) == "sdpa"
+    for build in (
+        lambda: build_llm(LLMConfig(attn_implementation="flash_attention_2"), 40),
+        lambda: VisionTower({}, "flash_attention_2"),
+    ):
+        with pytest.raises(ValueError, match="flash_attention_2 needs a CUDA GPU and its package"):
+            build()
 
 
 def test_the_defaults_are_the_size_of_the_paper():

@@ -64,6 +64,8 @@ def test_an_export_has_the_logits_of_the_adapted_model(make_model, vocabulary, t
     loaded = UnifiedModel.from_pretrained(folder)
     assert set(dict(loaded.named_parameters())) == names
     torch.testing.assert_close(logits(loaded), adapted, rtol=1e-4, atol=1e-4)
+    loaded.save_pretrained(folder, vocabulary, tokenizer)  # whole weights, to which no adapter is added again
+    assert torch.equal(logits(UnifiedModel.from_pretrained(folder)), logits(loaded))
 
 
 def test_peft_reads_an_adapter_that_was_left_apart(make_model, vocabulary, tokenizer, tmp_path):

@@ -75,6 +75,7 @@ def test_visual_dropout_hides_generated_images_alone_and_in_training_alone(make_
     model.train()
     assert effect(asked)[0] > 1e-4
     assert effect(drawn)[1] == 0
+    assert torch.isfinite(model(pack([[documents["text"]]])).text_loss)  # a batch without images has none to hide
     model.eval()
     assert effect(drawn)[1] > 1e-4
 

@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -36,6 +38,17 @@ def test_round_trip_gives_identical_losses(make_saved, documents, pack, tie_word
     assert vocabulary.encode("a red apple") and not loaded.training
     tied = loaded.llm.get_output_embeddings().weight is loaded.llm.get_input_embeddings().weight
     assert tied == tie_word_embeddings
+
+
+def test_flash_attention_is_no_need_of_those_who_read(make_saved):
+    _, folder = make_saved()
+    for path in (folder / "config.json", folder / "tokenizer/config.json"):
+        text = re.sub(r'(attn_implementation|attention)": "\w+"', r'\1": "flash_attention_2"', path.read_text())
+        path.write_text(text)
+    loaded = load_unified(folder)
+    assert loaded.model.config.llm.attn_implementation == loaded.tokenizer.config.attention == "flash_attention_2"
+    assert loaded.model.llm.config._attn_implementation in ("sdpa", "flash_attention_2")
+    assert loaded.tokenizer.tower.config._attn_implementation == "sdpa"
 
 
 def test_from_pretrained_in_bfloat16(make_saved):
@@ -112,5 +125,9 @@ def test_another_tokenizer_is_refused(make_saved, tokenizer):
     with torch.no_grad():
         next(tokenizer.pixel_in.parameters()).add_(1)
     tokenizer.save_pretrained(str(folder / "tokenizer"))
+    for load in (load_unified, UnifiedModel.from_pretrained):
+        with pytest.raises(ValueError, match="put back the tokenizer"):
+            load(folder)
+    shutil.rmtree(folder / "tokenizer")
     with pytest.raises(ValueError, match="put back the tokenizer"):
-        load_unified(folder)
+        UnifiedModel.from_pretrained(folder, codebooks=tokenizer.codebooks())

@@ -34,6 +34,11 @@ def test_shards_are_those_of_transformers(weights, tmp_path):
     for name, file in index["weight_map"].items():
         assert torch.equal(load_file(tmp_path / file)[name], weights[name])
     assert all(torch.equal(WeightFiles(tmp_path)[name], weight) for name, weight in weights.items())
+    doubled = {name: 2 * weight for name, weight in WeightFiles(tmp_path).items()}
+    for size, num_files in (("5GB", 1), ("400B", 4)):  # each takes the place of what was there
+        write_weights(doubled.items(), tmp_path, None, size)
+        assert all(torch.equal(WeightFiles(tmp_path)[name], 2 * weight) for name, weight in weights.items())
+        assert len(list(tmp_path.iterdir())) == num_files
 
 
 def test_one_weight_is_in_memory_at_a_time(weights, tmp_path):

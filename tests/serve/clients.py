@@ -37,12 +37,11 @@ def pixels(item: dict) -> np.ndarray:
 
 
 def alone(engine: Engine, question: str, image: Image.Image | None, max_new_tokens: int) -> str:
-    """The greedy answer in a batch of its own, without the control tokens that no text holds."""
+    """The greedy answer in a batch of its own."""
     unified: Unified = engine.unified
     vocabulary = unified.vocabulary
     ids = vocabulary.answering_prompt(question, None if image is None else unified.model.visual.num_patches)
     prompt = Prompt(ids, [] if image is None else [engine.see(image)])
-    silent = [vocabulary.im_start, vocabulary.vision_start, vocabulary.image_pad, vocabulary.vision_end]
     with inference(unified.model):
-        columns = list(replies(unified.model, vocabulary, [prompt], max_new_tokens, silent=silent))
+        columns = list(replies(unified.model, vocabulary, [prompt], max_new_tokens))
     return vocabulary.decode([token for (token,) in columns if token is not None])

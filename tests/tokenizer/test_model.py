@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from tests.tokenizer.conftest import TOWER, tiny_config
-from tokenizer import DecoderConfig, DualTokenizer
+from tokenizer import DecoderConfig, DualTokenizer, QuantizerConfig
 from tokenizer.decoder import Decoder
+from tokenizer.discriminator import AdversarialConfig
 from tokenizer.losses import TokenizerLoss, TokenizerLossConfig
 from tokenizer.tower import VisionTower
 
@@ -117,6 +118,22 @@ def test_bad_choices_are_named(pixel_values):
         VisionTower.from_pretrained("no/such/folder")
     with pytest.raises(ValueError, match=r"\(3, 16, 16\)"):
         DualTokenizer(tiny_config(), VisionTower(TOWER))(pixel_values[:, :, :8])
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong"),
+    [
+        *((QuantizerConfig, wrong) for wrong in ({"code_dim": 0}, {"codebook_size": -8}, {"codebook_size": 2**17})),
+        *((QuantizerConfig, wrong) for wrong in ({"depth": 0}, {"ema_decay": 1.0}, {"ema_update": "never"})),
+        *((DecoderConfig, {"channel_multipliers": wrong}) for wrong in ([], [1, 0], [1, -1])),
+        *((DecoderConfig, wrong) for wrong in ({"base_channels": 0}, {"num_res_blocks": -1}, {"in_channels": 130})),
+        *((AdversarialConfig, wrong) for wrong in ({"base_channels": 0}, {"base_channels": 40}, {"num_layers": 0})),
+        *((AdversarialConfig, wrong) for wrong in ({"weight": -1.0}, {"min_adaptive": 11.0})),
+    ],
+)
+def test_sizes_that_mean_nothing_are_named(part, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        part(**wrong)
 
 
 def test_decoder_bridges_a_27_grid_to_a_24_start():

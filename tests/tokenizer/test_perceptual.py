@@ -42,12 +42,16 @@ def test_lpips_is_the_weighted_distance_of_unit_features(weights):
     assert not any(p.requires_grad for p in metric.parameters())
 
 
-def test_weights_that_are_absent_or_foreign_are_named(tmp_path, monkeypatch):
+def test_weights_that_are_absent_or_foreign_are_named(weights, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth does not exist.*loss\.perceptual=0"):
         build_lpips(str(tmp_path / "nowhere.pth"))
     torch.save({"features.0.bias": torch.zeros(64)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other\.pth does not hold torchvision's VGG16"):
         build_lpips(str(tmp_path / "other.pth"))
+    for content in (b"", b"<html>", weights.read_bytes()[:-9999]):
+        (tmp_path / "other.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=r"other\.pth does not hold torchvision's VGG16, or is damaged"):
+            build_lpips(str(tmp_path / "other.pth"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
 
     def offline(*_, **__):

@@ -45,8 +45,9 @@ def test_what_follows_the_quantizer_is_causal_and_what_precedes_it_is_not():
 
 
 def test_widths_that_do_not_divide_are_named():
-    with pytest.raises(ValueError, match=r"from 12 to 5 .* code_dim"):
-        AttentionProjection(12, 5)
+    for width in (5, 12):  # of equal ones neither could be told to be the codes', which are causal
+        with pytest.raises(ValueError, match=rf"from 12 to {width} .* code_dim"):
+            AttentionProjection(12, width)
 
 
 def test_every_parameter_of_the_released_architecture_learns(pixel_values):
@@ -100,5 +101,7 @@ def test_released_choices_survive_the_folder_and_older_folders_load(pixel_values
 def test_bad_choices_are_named():
     with pytest.raises(ValueError, match="linear or attention, not 'conv'"):
         tiny_config(projection="conv")
-    with pytest.raises(ValueError, match=r"pixel_shortcut_layer .* not 3"):
-        tiny_config(pixel_shortcut_layer=3)
+    with pytest.raises(ValueError, match=r"pixel_shortcut_layer .* not 2"):
+        tiny_config(pixel_shortcut_layer=2)
+    with pytest.raises(ValueError, match="no place for pixel_shortcut_layer"):
+        tiny_config(pixel_layer=2, single_codebook=True, pixel_shortcut_layer=1)

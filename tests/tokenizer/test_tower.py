@@ -90,6 +90,13 @@ def test_another_resolution_equals_interpolation_by_transformers(size, dino, tmp
     torch.testing.assert_close(tower.run(tower.embed(pixel_values), 1, 3), expected.hidden_states[3])
 
 
+def test_a_tower_is_fp32_whatever_its_checkpoint_is(dino, pixel_values):
+    model, _, folder = dino
+    model.bfloat16().save_pretrained(folder)
+    for tower in (VisionTower.from_pretrained(folder), VisionTower(vision_config_of(folder))):
+        assert tower.run(tower.embed(pixel_values), 1, 1).dtype == torch.float32
+
+
 def test_a_tokenizer_keeps_its_resolution(tmp_path):
     spread(SiglipVisionModel(SiglipVisionConfig(**TOWER))).save_pretrained(tmp_path / "tower")
     tokenizer = DualTokenizer.from_tower(tiny_config(tower=str(tmp_path / "tower"), image_size=24)).eval()

@@ -42,6 +42,13 @@ def test_a_step_is_counted_from_the_data_where_they_are_at_hand(tmp_path):
     epochs = re.findall(r"(\w+): 24 documents, an epoch is \d+ steps, seen [\d.]+ times", shown)
     assert epochs == ["caption", "draw", "conversation"]
     assert "assumed" not in shown
+    shown = describe(str(config), ["model.visual_features=post_quant"], num_gpus=2)
+    assert f"projector {(2 * 16 + 1) * 16 + 17 * 16:>30,}" in shown  # as wide as the tower
+
+
+def test_features_behind_the_quantizers_are_as_wide_as_the_assumed_tower():
+    shown = describe(str(CONFIGS / "full/align.yaml"), ["model.visual_features=post_quant"], num_gpus=8)
+    assert f"projector {(2 * 1152 + 1) * 2048 + 2049 * 2048:>30,}" in shown
 
 
 def test_a_mistake_in_data_that_are_at_hand_is_told_and_not_estimated_away(tmp_path):

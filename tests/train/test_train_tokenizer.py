@@ -20,14 +20,15 @@ import dualtoken
 from tests.tokenizer.conftest import TOWER
 from tests.train.tiny_mllm import run_ranks
 from tests.train.tiny_tokenizer import make_world, tiny_config, tiny_document
-from tokenizer import DualTokenizer
+from tokenizer import DecoderConfig, DualTokenizer, QuantizerConfig, TokenizerConfig
+from tokenizer.tower import VisionTower
 from train import train_tokenizer
 from train.checkpoint import latest_checkpoint, load_checkpoint
 from train.distributed import World, join_world
 from train.loop import Loop
 from train.precision import set_matmul_precision
 from train.run import read_log
-from train.tokenizer_parts import part_of
+from train.tokenizer_parts import freeze_all_but, part_of
 from train.train_tokenizer import Trainer, TrainTokenizerConfig, main
 
 ALONE = World()
@@ -344,6 +345,19 @@ def test_a_dinov2_tower_trains_in_the_same_parts(world, tmp_path):
     layers = {name.split(".")[4]: part for name, part in parts.items() if ".encoder.layer." in name}
     assert layers == {"0": "shallow", "1": "deep", "2": "head"}
     assert parts["tower.model.embeddings.cls_token"] == "shallow" and parts["tower.model.layernorm.weight"] == "head"
+
+
+@pytest.mark.parametrize(("trainable", "learns"), [("pixel", True), ("semantic", True), ("decoder", False)])
+def test_a_single_codebook_learns_with_either_branch(trainable, learns):
+    quantizer, decoder = QuantizerConfig(4, 8, 3), DecoderConfig(8, 8, [1, 1], 1)
+    config = TokenizerConfig(
+        pixel_layer=2, semantic_layer=2, single_codebook=True, pixel=quantizer, semantic=quantizer, decoder=decoder
+    )
+    model = DualTokenizer(config, VisionTower(TOWER))
+    freeze_all_but(model, [trainable])
+    assert model.pixel_quantizer.codebooks[0].frozen != learns
+    assert model.pixel_in.linear.weight.requires_grad == learns
+    assert model.pixel_out.linear.weight.requires_grad == (trainable == "pixel")
 
 
 def test_the_export_has_the_averaged_weights(world, uninterrupted):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.vocabulary import Vocabulary
-from serve.text_stream import TextStream
+from mllm.text_stream import TextStream
 
 VOCABULARY = Vocabulary.train(["a red apple", "größer"], 310)
 
