@@ -9,6 +9,7 @@ lossless files.
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,12 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    sizes: dict[str, Counter[str]] = {}
     if fid_sides.uses_features(args):
         reference, images = fid_sides.read_features(args)
     else:
         folders = pictures_in(args.reference), pictures_in(args.images)
         extract = fid_sides.Extractor(args.inception_weights, args.protocol)
-        reference, images = (extract(paths) for paths in folders)
+        reference, images = (extract(paths, side) for paths, side in zip(folders, extract.sizes, strict=True))
+        sizes = extract.sizes
     few = min(len(reference), len(images))
     return {
         "protocol": fid_sides.protocol(args),
@@ -38,7 +41,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "num_reference": len(reference),
         "num_images": len(images),
         "dimensions": reference.shape[1],
-        "warnings": {"fewer_images_than_dimensions": few} if few <= reference.shape[1] else {},
+        "sizes": sizes,
+        "warnings": {
+            **({"fewer_images_than_dimensions": few} if few <= reference.shape[1] else {}),
+            **fid_sides.size_warnings(args.protocol, sizes),
+        },
     }
 
 

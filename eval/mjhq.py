@@ -9,6 +9,7 @@ and `category` [N], a name for each row. The leaderboard's figure is the one ove
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    sizes: dict[str, Counter[str]] = {}
     if fid_sides.uses_features(args):
         files = args.reference_features, args.features
         sides = [_split(features, path) for features, path in zip(fid_sides.read_features(args), files, strict=True)]
@@ -40,9 +42,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         names = args.reference, args.images
         paths = [_by_category(folder) for folder in names]
         extract = fid_sides.Extractor(args.inception_weights, args.protocol)
-        sides = [{name: extract(files) for name, files in groups.items()} for groups in paths]
+        sides = [
+            {name: extract(files, side) for name, files in groups.items()}
+            for groups, side in zip(paths, extract.sizes, strict=True)
+        ]
+        sizes = extract.sizes
     require_same_ids(sides[0], sides[1], *names)
-    return {"protocol": fid_sides.protocol(args), **score(*sides)}
+    result = score(*sides)
+    warnings = {**result["warnings"], **fid_sides.size_warnings(args.protocol, sizes)}
+    return {"protocol": fid_sides.protocol(args), **result, "sizes": sizes, "warnings": warnings}
 
 
 def score(reference: Mapping[str, np.ndarray], images: Mapping[str, np.ndarray]) -> dict[str, Any]:
