@@ -20,6 +20,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 class MMBench(Benchmark):
     name = "mmbench"
+    submissions = ("mmbench.tsv", "mmbench.xlsx")
     headlines = ("circular", "vanilla")
     max_new_tokens = 1024
 

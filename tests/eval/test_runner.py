@@ -234,6 +234,31 @@ def test_the_blind_row_is_that_of_the_blind_answers(data, tmp_path):
     assert (tmp_path / "blind/mme/color.txt").exists()
 
 
+def test_other_tasks_join_the_same_models_and_another_models_go(data, tmp_path):
+    def call(tasks, model, **options):
+        opened = open_benchmarks(data, SPLIT, tasks)
+        return run_benchmarks(opened, knows, tmp_path, made_from={"model": model}, **options)
+
+    def submissions():
+        return {path.name for name in (*ALL, "blind/mme") for path in (tmp_path / name).glob("*")}
+
+    whole = call(ALL, "a", respond_blind=says("no"))
+    everything = submissions()
+    again = call(["vqav2"], "a")
+    assert again["tasks"].keys() == whole["tasks"].keys() and submissions() == everything
+    assert (again["splits"], again["num_yes_no_questions"]) == (whole["splits"], 44)
+    assert json.loads((tmp_path / "manifest.json").read_text())["tasks"].keys() == whole["tasks"].keys()
+
+    (tmp_path / "mmbench/notes.txt").touch()  # the user's own
+    result = call(["mme", "pope"], "b", limit=2)  # of two splits of POPE
+    assert result["tasks"].keys() == {"mme", "pope"} and result["num_yes_no_questions"] == 2 + 2
+    assert not list((tmp_path / "blind").rglob("*.*")) and not list((tmp_path / "vqav2").iterdir())
+    answered = json.loads((tmp_path / "pope/score.json").read_text()).keys() & {"random", "popular", "adversarial"}
+    assert len(answered) == 2
+    assert {path.stem.removeprefix("coco_pope_") for path in (tmp_path / "pope").glob("*.jsonl")} == answered
+    assert [path.name for path in (tmp_path / "mmbench").iterdir()] == ["notes.txt"]
+
+
 def test_examples_show_right_and_wrong_answers_with_their_pictures(data, tmp_path):
     run_benchmarks(open_benchmarks(data, SPLIT, ["vqav2", "mme"]), says("no"), tmp_path)
     examples = json.loads((tmp_path / "examples.json").read_text())
