@@ -183,6 +183,15 @@ def test_prompts_are_those_of_llava(data):
     }
 
 
+def test_the_workbook_holds_what_the_table_holds_as_text(data, tmp_path):
+    pytest.importorskip("openpyxl")
+    for answer in ("=5", "#N/A", "7"):  # a formula, an error and a number, to a spreadsheet
+        opened = open_benchmarks(data, SPLIT, ["mmbench"])
+        run_benchmarks(opened, says(answer), tmp_path, made_from={"model": answer})
+        table = mmbench.load(tmp_path / "mmbench/mmbench.tsv")
+        assert mmbench.load(tmp_path / "mmbench/mmbench.xlsx") == table and table[0].prediction == answer
+
+
 def test_rotations_find_the_picture_of_their_question(data):
     [benchmark] = open_benchmarks(data, SPLIT, ["mmbench"])
     assert [question.image for question in benchmark.questions()] == [picture(c) for c in COLORS for _ in range(4)]
