@@ -46,7 +46,7 @@ def judge(path: str) -> list[dict[str, Any]]:
             if not metadata.get("include"):
                 raise ValueError("its metadata has no 'include', and any picture would be right")
             correct, reason = decide(row["detections"], metadata)
-        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError, RecursionError) as error:
             what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{path} row {number} is not of the format of eval/geneval_rules.py: {what}") from None
         if metadata["tag"] not in TAGS:
