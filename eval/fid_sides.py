@@ -5,7 +5,7 @@ Torch is imported for folders alone: features that exist are compared without it
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from data.decode import load_image
 from eval.arrays import read_arrays, require_same_width
+from eval.files import require_same_ids
 from eval.picture_folders import size_name
 
 PROTOCOLS = ("clean", "pytorch-fid", "torch-fidelity", "dualtoken-jpeg")
@@ -53,8 +54,32 @@ def read_features(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     return reference, images
 
 
-def protocol(args: argparse.Namespace) -> str:
-    return FROM_FEATURES if uses_features(args) else f"Inception 2015-12-05, {args.protocol}"
+def read_sides(
+    args: argparse.Namespace,
+    of_features: Callable[[np.ndarray, str], dict[str, np.ndarray]],
+    of_folder: Callable[[str], dict[str, list[Path]]],
+) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
+    """Features float[n, d] of reference and images in groups; and `protocol`, `sizes` and `warnings` of the result.
+
+    Features of a file, or the pictures of a folder, are put into groups by the two functions. Raises ValueError where
+    one side lacks a group of the other.
+    """
+    sizes: dict[str, Counter[str]] = {}
+    if uses_features(args):
+        names = args.reference_features, args.features
+        sides = [of_features(features, path) for features, path in zip(read_features(args), names, strict=True)]
+        protocol = FROM_FEATURES
+    else:
+        names = args.reference, args.images
+        groups = [of_folder(folder) for folder in names]
+        extract = Extractor(args.inception_weights, args.protocol)
+        sizes, protocol = extract.sizes, f"Inception 2015-12-05, {args.protocol}"
+        sides = [
+            {name: extract(paths, side) for name, paths in group.items()}
+            for group, side in zip(groups, sizes, strict=True)
+        ]
+    require_same_ids(*sides, *names)
+    return sides, {"protocol": protocol, "sizes": sizes, "warnings": size_warnings(args.protocol, sizes)}
 
 
 def size_warnings(protocol: str, sizes: Mapping[str, Counter[str]]) -> dict[str, int]:

@@ -9,7 +9,6 @@ and `category` [N], a name for each row. The leaderboard's figure is the one ove
 """
 
 import argparse
-from collections import Counter
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
@@ -20,7 +19,6 @@ import numpy as np
 
 from eval import fid_sides
 from eval.arrays import read_text_array, require_same_length
-from eval.files import require_same_ids
 from eval.frechet import Moments, frechet_distance
 from eval.picture_folders import pictures_in
 
@@ -33,24 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    sizes: dict[str, Counter[str]] = {}
-    if fid_sides.uses_features(args):
-        files = args.reference_features, args.features
-        sides = [_split(features, path) for features, path in zip(fid_sides.read_features(args), files, strict=True)]
-        names = files
-    else:
-        names = args.reference, args.images
-        paths = [_by_category(folder) for folder in names]
-        extract = fid_sides.Extractor(args.inception_weights, args.protocol)
-        sides = [
-            {name: extract(files, side) for name, files in groups.items()}
-            for groups, side in zip(paths, extract.sizes, strict=True)
-        ]
-        sizes = extract.sizes
-    require_same_ids(sides[0], sides[1], *names)
+    sides, described = fid_sides.read_sides(args, _split, _by_category)
     result = score(*sides)
-    warnings = {**result["warnings"], **fid_sides.size_warnings(args.protocol, sizes)}
-    return {"protocol": fid_sides.protocol(args), **result, "sizes": sizes, "warnings": warnings}
+    return {**described, **result, "warnings": {**result["warnings"], **described["warnings"]}}
 
 
 def score(reference: Mapping[str, np.ndarray], images: Mapping[str, np.ndarray]) -> dict[str, Any]:
