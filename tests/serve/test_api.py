@@ -179,6 +179,8 @@ BIG = "9" * 400
         (DRAW, {"prompt": "apple", "size": "1024x1024"}, 400, "size"),
         (DRAW, {"prompt": "apple", "response_format": "url"}, 400, "response_format"),
         (DRAW, {"prompt": "apple", "negative_prompt": "pear"}, 400, "negative_prompt"),
+        (DRAW, {"prompt": "apple", "\ud800": 1}, 400, "\ud800"),
+        (CHAT, {**HELLO, "x" * 1000: 1}, 400, "x" * 80),
     ],
 )
 def test_mistakes_are_said_in_openais_shape(shared_client, path, body, status, param):
