@@ -120,7 +120,8 @@ def run_benchmarks(
         questions = [everything[place] for place in places]
         partial = len(questions) < len(everything)
         length = max_new_tokens or benchmark.max_new_tokens
-        described = describe(benchmark, length, everything)
+        # By one process: it looks at every picture, of which all would be too much for a file system that they share.
+        described = ranks.gather(describe(benchmark, length, everything) if ranks.rank == 0 else {})[0]
         settings = {**made_from, **described}
         started = time.monotonic()
         answers = Answers(out_dir / "answers" / benchmark.name, settings, ranks.rank)

@@ -229,6 +229,21 @@ def test_other_pictures_of_the_same_names_are_asked_about_again(data, tmp_path):
     assert asked_again > 0
 
 
+def test_one_process_looks_at_the_files_for_all(data, tmp_path, monkeypatch):
+    class Second:
+        rank, size = 1, 2
+        of_the_first = iter([{"benchmark": "vqav2"}, []])  # what decides the answers, and which are missing
+
+        def gather(self, value):
+            return [next(self.of_the_first), value]
+
+        def barrier(self):
+            return None
+
+    monkeypatch.setattr("eval.runner.describe", None)
+    assert run_benchmarks(open_benchmarks(data, SPLIT, ["vqav2"]), knows, tmp_path, ranks=Second()) == {}
+
+
 def test_take_spreads_evenly():
     questions = [Question("", b"", str(i), "", i // 2, False, None) for i in range(20)]
     assert take(questions, 4) == [0, 1, 10, 11]
