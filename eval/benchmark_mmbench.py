@@ -67,7 +67,7 @@ class MMBench(Benchmark):
         book = openpyxl.Workbook(write_only=True)
         sheet = book.create_sheet("Sheet1")
         cells = _with_predictions(questions, predictions)
-        for row in (cells[0].keys(), *(row.values() for row in cells)):
+        for row in (list(cells[0]), *(list(row.values()) for row in cells)):
             sheet.append([_as_text(sheet, cell) for cell in row])
         book.save(out / "mmbench.xlsx")
 

@@ -78,7 +78,7 @@ def read_sides(
             {name: extract(paths, side) for name, paths in group.items()}
             for group, side in zip(groups, sizes, strict=True)
         ]
-    require_same_ids(*sides, *names)
+    require_same_ids(sides[0], sides[1], *names)
     return sides, {"protocol": protocol, "sizes": sizes, "warnings": size_warnings(args.protocol, sizes)}
 
 
