@@ -42,12 +42,13 @@ def _load(path: str | Path, names: Iterable[str], optional: bool = False) -> dic
         raise ValueError(f"{path} is not of the expected format: {error}") from None
 
 
-def require_indices(array: np.ndarray, size: int, name: str, path: object) -> None:
-    """Raises ValueError unless `array` holds whole numbers in [0, size)."""
+def require_indices(array: np.ndarray, size: int, name: str, path: object) -> np.ndarray:
+    """`array` as int64, in which an index may also be −1. Raises ValueError unless it is whole numbers in [0, size)."""
     if array.dtype.kind not in "iu":
         raise ValueError(f"{path}: {name!r} must hold whole numbers, not {array.dtype}")
     if array.min() < 0 or array.max() >= size:
         raise ValueError(f"{path}: {name!r} holds {array.min()} … {array.max()}, where 0 … {size - 1} are possible")
+    return array.astype(np.int64)
 
 
 def require_same_length(path: object, **arrays: np.ndarray) -> None:

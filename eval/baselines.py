@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,25 @@ def baselines(benchmark: Benchmark, questions: Sequence[Question]) -> dict[str, 
     return {"chance": chance, "constant": constant, "ceiling": figures(references)}
 
 
-def yes_no_accuracy(answered: Sequence[Answered]) -> dict[str, Any]:
-    """Over all yes/no questions, whichever benchmark they come from; None where there are none.
+def yes_no_counts(answered: Sequence[Answered]) -> dict[str, float]:
+    """Of the yes/no questions: how many, how many of them have the reference yes, the sum of their correctness."""
+    asked = [entry for entry in answered if entry.question.is_yes_no]
+    return {
+        "questions": len(asked),
+        "references_yes": sum(entry.question.reference.lower() == "yes" for entry in asked),
+        "correct": sum(entry.correctness for entry in asked),
+    }
+
+
+def yes_no_accuracy(tasks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Over all yes/no questions, whichever benchmark (its figures, with `yes_no`) they come from; None without any.
 
     `yes_no_chance` is what the more frequent of the two references would get as the answer to everything.
     """
-    asked = [entry for entry in answered if entry.question.is_yes_no]
-    scores = [entry.correctness for entry in asked]
-    yes = sum(entry.question.reference.lower() == "yes" for entry in asked)
+    counts = [task["yes_no"] for task in tasks if "yes_no" in task]
+    num, yes, correct = (sum(count[key] for count in counts) for key in ("questions", "references_yes", "correct"))
     return {
-        "yes_no_accuracy": sum(scores) / len(scores) if scores else None,
-        "yes_no_chance": max(yes, len(scores) - yes) / len(scores) if scores else None,
-        "num_yes_no_questions": len(scores),
+        "yes_no_accuracy": correct / num if num else None,
+        "yes_no_chance": max(yes, num - yes) / num if num else None,
+        "num_yes_no_questions": num,
     }

@@ -42,6 +42,7 @@ class Benchmark(ABC):
     """
 
     name: ClassVar[str]
+    submissions: ClassVar[tuple[str, ...]]  # patterns of the names of all files that it ever writes
     headlines: ClassVar[tuple[str, ...]]  # names in the scorer's result, the most important first
     max_new_tokens: ClassVar[int] = 128
     image_folders: ClassVar[tuple[str, ...]] = ("images",)
@@ -56,6 +57,13 @@ class Benchmark(ABC):
             raise FileNotFoundError(f"{images} is not a folder: {self.name} has no pictures there")
         beside = [place / name for place in (self.folder.parent, self.folder) for name in self.image_folders]
         self.images = [Path(images)] if images is not None else beside
+
+    @classmethod
+    def clear(cls, out: Path) -> None:
+        """Removes what an earlier call left in `out`, of other splits too, lest it be taken for this one's."""
+        for pattern in (*cls.submissions, "score.json"):
+            for path in out.glob(pattern):
+                path.unlink()
 
     @abstractmethod
     def question_files(self) -> list[Path]:

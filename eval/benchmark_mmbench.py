@@ -20,6 +20,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 class MMBench(Benchmark):
     name = "mmbench"
+    submissions = ("mmbench.tsv", "mmbench.xlsx")
     headlines = ("circular", "vanilla")
     max_new_tokens = 1024
 
@@ -66,9 +67,8 @@ class MMBench(Benchmark):
         book = openpyxl.Workbook(write_only=True)
         sheet = book.create_sheet("Sheet1")
         cells = _with_predictions(questions, predictions)
-        sheet.append(list(cells[0]))
-        for row in cells:
-            sheet.append([_CONTROL.sub(" ", cell) for cell in row.values()])  # which a workbook cannot hold
+        for row in (list(cells[0]), *(list(row.values()) for row in cells)):
+            sheet.append([_as_text(sheet, cell) for cell in row])
         book.save(out / "mmbench.xlsx")
 
     def score(self, questions: Sequence[Question], out: Path) -> dict[str, Any]:
@@ -86,6 +86,15 @@ class MMBench(Benchmark):
             circular[row.base] /= len(row.options)
             vanilla[row.base] = 1 / len(row.options)
         return {"circular": sum(circular.values()) / len(circular), "vanilla": sum(vanilla.values()) / len(vanilla)}
+
+
+def _as_text(sheet: Any, cell: str) -> Any:
+    """A text cell of a workbook: `=5` is not computed, and what a workbook cannot hold is a space."""
+    from openpyxl.cell import WriteOnlyCell
+
+    written = WriteOnlyCell(sheet, _CONTROL.sub(" ", cell))
+    written.data_type = "s"
+    return written
 
 
 def _with_predictions(questions: Sequence[Question], predictions: Sequence[str]) -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ _YES_NO_REQUEST = " Please answer yes or no."
 
 class MME(Benchmark):
     name = "mme"
+    submissions = tuple(f"{task}.txt" for task in mme.TASKS)
     headlines = ("perception", "cognition")
 
     def questions(self) -> list[Question]:
@@ -57,11 +58,8 @@ class MME(Benchmark):
             response = " ".join(prediction.split())  # a line break or a tab would break the line format
             fields = (question.record["image"], question.text, question.reference, response)
             lines.setdefault(question.record["task"], []).append("\t".join(fields) + "\n")
-        for task in mme.TASKS:
-            path = out / f"{task}.txt"
-            path.unlink(missing_ok=True)  # of an earlier run with more tasks
-            if task in lines:
-                path.write_text("".join(lines[task]), encoding="utf-8")
+        for task, rows in lines.items():
+            (out / f"{task}.txt").write_text("".join(rows), encoding="utf-8")
 
     def score(self, questions: Sequence[Question], out: Path) -> dict[str, Any]:
         return mme.score(mme.load(out))

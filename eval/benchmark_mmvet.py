@@ -13,6 +13,7 @@ from eval.files import read_json, write_json
 
 class MMVet(Benchmark):
     name = "mmvet"
+    submissions = ("mm-vet.json",)
     headlines = ("total",)
     max_new_tokens = 1024
     grader = "GPT-4, through the benchmark's own notebook or server"

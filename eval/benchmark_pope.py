@@ -13,6 +13,7 @@ SPLITS = ("random", "popular", "adversarial")
 
 class POPE(Benchmark):
     name = "pope"
+    submissions = ("coco_pope_*.jsonl",)
     headlines = ("mean_f1",)
 
     def questions(self) -> list[Question]:

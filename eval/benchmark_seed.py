@@ -20,6 +20,7 @@ LETTERS = "ABCD"
 
 class SEED(Benchmark):
     name = "seed"
+    submissions = ("seed.jsonl",)
     headlines = ("accuracy",)
     image_folders = ("SEED-Bench-image", "images")
 

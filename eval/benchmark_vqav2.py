@@ -12,6 +12,7 @@ from eval.files import by_id, read_json, require_same_ids
 
 class VQAv2(Benchmark):
     name = "vqav2"
+    submissions = ("v2_OpenEnded_mscoco_*_dualtoken_results.json",)
     headlines = ("overall",)
 
     def questions(self) -> list[Question]:

@@ -7,6 +7,7 @@ compute_dpg_bench.py) leaves beside its result, lines `PATH/ITEM.png, (x1, y1, x
 
 import re
 from collections import defaultdict
+from statistics import multimode
 from typing import NamedTuple
 
 from eval.files import read_json_lines, read_table, read_text
@@ -75,7 +76,9 @@ def read_answers(path: str, questions: Questions, csv: object) -> Answers:
 
 def read_detail(path: str, questions: Questions, csv: object) -> Answers:
     """The official code's own record. A prompt at which that code failed is incomplete there, counts nowhere, and is
-    left out here as well. Raises ValueError for a line of another format or version, and where no prompt is left."""
+    left out here as well: one with fewer questions than the CSV, or fewer pictures than most prompts have. Raises
+    ValueError for a line of another format or version, and where no prompt is left.
+    """
     if not any(question.text for own in questions.values() for question in own.values()):
         raise ValueError(f"{csv} lacks the column 'question_natural_language', by which {path} names its questions")
     boxes: dict[str, dict[tuple[int, ...], dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
@@ -96,9 +99,11 @@ def read_detail(path: str, questions: Questions, csv: object) -> Answers:
             raise ValueError(f"{path} row {number} answers a question about {item!r} once more: remove the duplicate")
         given[same[0]] = match["rest"][longest + 2 :].strip().lower()
     answers: Answers = {}
+    # It may fail between two pictures of a grid, whose first ones are whole then.
+    usual = min(multimode(map(len, boxes.values())), default=0)
     for item, pictures in boxes.items():
         in_order = [pictures[corner] for corner in sorted(pictures)]
-        if all(given.keys() == questions[item].keys() for given in in_order):
+        if len(in_order) >= usual and all(given.keys() == questions[item].keys() for given in in_order):
             answers[item] = dict(enumerate(in_order))
     if not answers:
         raise ValueError(f"{path} has no prompt with an answer to each question of {csv}")

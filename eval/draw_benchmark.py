@@ -79,7 +79,7 @@ def draw_benchmarks(
             "partial": partial,
             "seconds": time.monotonic() - started,
             "not_graded": f"the judge is {prompt_set.judge}",
-            "next_commands": prompt_set.next_commands(folder),
+            "next_commands": prompt_set.next_commands(folder.absolute()),  # they run in other folders
             "warnings": _warnings(prompt_set, everything),
         }
         manifest["tasks"][prompt_set.name] = {**settings, "path": str(prompt_set.path), "of": len(everything)}

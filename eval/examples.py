@@ -18,6 +18,8 @@ def write_examples(answered: Sequence[Answered], out: Path) -> list[dict[str, An
         kinds.setdefault((entry.benchmark.name, entry.correctness >= 0.5), []).append(entry)
     examples: list[dict[str, Any]] = []
     (out / "examples").mkdir(parents=True, exist_ok=True)
+    for earlier in (out / "examples").glob("[0-9][0-9][0-9].png"):
+        earlier.unlink()
     for (name, is_right), members in kinds.items():
         num_taken = min(NUM_OF_A_KIND, len(members))
         for i in range(num_taken):

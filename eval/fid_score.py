@@ -25,20 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    if fid_sides.uses_features(args):
-        reference, images = fid_sides.read_features(args)
-    else:
-        folders = pictures_in(args.reference), pictures_in(args.images)
-        extract = fid_sides.Extractor(args.inception_weights, args.protocol)
-        reference, images = (extract(paths) for paths in folders)
+    sides, described = fid_sides.read_sides(
+        args, lambda features, _: {"all": features}, lambda folder: {"all": pictures_in(folder)}
+    )
+    reference, images = (side["all"] for side in sides)
     few = min(len(reference), len(images))
+    warnings = {"fewer_images_than_dimensions": few} if few <= reference.shape[1] else {}
     return {
-        "protocol": fid_sides.protocol(args),
+        **described,
         "fid": frechet_distance(Moments.of(reference), Moments.of(images)),
         "num_reference": len(reference),
         "num_images": len(images),
         "dimensions": reference.shape[1],
-        "warnings": {"fewer_images_than_dimensions": few} if few <= reference.shape[1] else {},
+        "warnings": {**warnings, **described["warnings"]},
     }
 
 

@@ -4,7 +4,8 @@ Torch is imported for folders alone: features that exist are compared without it
 """
 
 import argparse
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import numpy as np
 
 from data.decode import load_image
 from eval.arrays import read_arrays, require_same_width
+from eval.files import require_same_ids
+from eval.picture_folders import size_name
 
 PROTOCOLS = ("clean", "pytorch-fid", "torch-fidelity", "dualtoken-jpeg")
 FROM_FEATURES = "Fréchet distance of given features; whose they are, and by which resizing, is the file's to say"
+JPEG_SIZE = "384×384"  # of the pictures that the authors' released evaluation saves
 _BATCH = 32
 
 
@@ -50,12 +54,42 @@ def read_features(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     return reference, images
 
 
-def protocol(args: argparse.Namespace) -> str:
-    return FROM_FEATURES if uses_features(args) else f"Inception 2015-12-05, {args.protocol}"
+def read_sides(
+    args: argparse.Namespace,
+    of_features: Callable[[np.ndarray, str], dict[str, np.ndarray]],
+    of_folder: Callable[[str], dict[str, list[Path]]],
+) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
+    """Features float[n, d] of reference and images in groups; and `protocol`, `sizes` and `warnings` of the result.
+
+    Features of a file, or the pictures of a folder, are put into groups by the two functions. Raises ValueError where
+    one side lacks a group of the other.
+    """
+    sizes: dict[str, Counter[str]] = {}
+    if uses_features(args):
+        names = args.reference_features, args.features
+        sides = [of_features(features, path) for features, path in zip(read_features(args), names, strict=True)]
+        protocol = FROM_FEATURES
+    else:
+        names = args.reference, args.images
+        groups = [of_folder(folder) for folder in names]
+        extract = Extractor(args.inception_weights, args.protocol)
+        sizes, protocol = extract.sizes, f"Inception 2015-12-05, {args.protocol}"
+        sides = [
+            {name: extract(paths, side) for name, paths in group.items()}
+            for group, side in zip(groups, sizes, strict=True)
+        ]
+    require_same_ids(sides[0], sides[1], *names)
+    return sides, {"protocol": protocol, "sizes": sizes, "warnings": size_warnings(args.protocol, sizes)}
+
+
+def size_warnings(protocol: str, sizes: Mapping[str, Counter[str]]) -> dict[str, int]:
+    """`dualtoken-jpeg` is a protocol at one size: at another, JPEG takes another share of the picture away."""
+    others = sum(counts.total() - counts[JPEG_SIZE] for counts in sizes.values())
+    return {"pictures_not_of_the_protocols_384_pixels": others} if protocol == "dualtoken-jpeg" and others else {}
 
 
 class Extractor:
-    """Paths of pictures of any size → Inception features float32[n, 2048]."""
+    """Paths of pictures of any size → Inception features float32[n, 2048]; `sizes` counts those of each side."""
 
     def __init__(self, weights: str, protocol: str):
         import torch
@@ -63,14 +97,16 @@ class Extractor:
         from eval.fid import FidFeatures
 
         self.protocol, self.torch = protocol, torch
+        self.sizes: dict[str, Counter[str]] = {"reference": Counter(), "images": Counter()}
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.net = FidFeatures(weights, [protocol]).to(self.device)
 
-    def __call__(self, paths: list[Path]) -> np.ndarray:
-        return np.concatenate([self._features(batch) for batch in _batches(paths)])
+    def __call__(self, paths: list[Path], side: str) -> np.ndarray:
+        return np.concatenate([self._features(batch, self.sizes[side]) for batch in _batches(paths)])
 
-    def _features(self, batch: np.ndarray) -> np.ndarray:
+    def _features(self, batch: np.ndarray, sizes: Counter[str]) -> np.ndarray:
         """uint8[b, h, w, 3] → float32[b, 2048]."""
+        sizes[size_name(batch[0])] += len(batch)
         pictures = self.torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)
         features: Any = self.net(pictures)[self.protocol]
         return features.float().cpu().numpy()

@@ -24,8 +24,9 @@ def read_text(path: str | Path) -> str:
 
 def read_json(path: str | Path, unique_keys: bool = False) -> Any:
     """`unique_keys`: where the keys of objects are ids, of which JSON would silently keep the last."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path), object_pairs_hook=_unique if unique_keys else None)
+        return json.loads(text, object_pairs_hook=_unique if unique_keys else None)
     except _RepeatedKey as error:
         raise ValueError(f"{path} holds {error} twice: remove the duplicate") from None
     except json.JSONDecodeError as error:
@@ -33,6 +34,8 @@ def read_json(path: str | Path, unique_keys: bool = False) -> Any:
             f"{path} is not complete JSON (line {error.lineno}, column {error.colno}: {error.msg}): "
             "it may be cut short or be another kind of file"
         ) from None
+    except (RecursionError, ValueError) as error:  # nested too deep, or a number of thousands of digits
+        raise ValueError(f"{path} cannot be read as JSON ({error}): it is another kind of file") from None
 
 
 class _RepeatedKey(Exception): ...
@@ -58,6 +61,10 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{path} line {number} is not complete JSON ({error.msg}): the file may be cut short"
+            ) from None
+        except (RecursionError, ValueError) as error:
+            raise ValueError(
+                f"{path} line {number} cannot be read as JSON ({error}): it is another kind of file"
             ) from None
         if not isinstance(row, dict):
             raise ValueError(f"{path} line {number} is not a JSON object: one object a line is expected")
@@ -111,7 +118,7 @@ def _read_xlsx(path: Path) -> list[list[str]]:
 def write_json(path: str | Path, value: Any) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def by_id(rows: Iterable[Any], key: str, path: object) -> dict[Any, dict[str, Any]]:

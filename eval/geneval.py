@@ -35,25 +35,31 @@ def read_results(path: str) -> list[dict[str, Any]]:
     return rows
 
 
-def judge(path: str) -> list[dict[str, Any]]:
-    """A detections file → rows as the official evaluation writes them."""
+def judge(path: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """A detections file → rows as the official evaluation writes them, and the classes that are never detected in it.
+
+    Of these no picture is right: the detector may call them otherwise than the prompts do.
+    """
     rows = read_json_lines(path)
     _require_once(rows, path)
     results = []
+    asked, detected = set[str](), set[str]()
     for number, row in enumerate(rows, start=1):
         try:
             metadata = _metadata(row)
             if not metadata.get("include"):
                 raise ValueError("its metadata has no 'include', and any picture would be right")
             correct, reason = decide(row["detections"], metadata)
-        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+            asked.update(clause["class"] for clause in metadata["include"])
+            detected.update(one["class"] for one in row["detections"])
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError, RecursionError) as error:
             what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{path} row {number} is not of the format of eval/geneval_rules.py: {what}") from None
         if metadata["tag"] not in TAGS:
             raise ValueError(f"{path} row {number} has the tag {metadata['tag']!r}, none of {', '.join(TAGS)}")
         same = {"filename": row.get("filename"), "tag": metadata["tag"], "prompt": metadata.get("prompt")}
         results.append({**same, "correct": correct, "reason": reason, "metadata": json.dumps(metadata)})
-    return results
+    return results, sorted(asked - detected)
 
 
 def score(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -88,10 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    rows = read_results(args.results) if args.results else judge(args.detections)
+    rows, unseen = (read_results(args.results), []) if args.results else judge(args.detections)
     if args.save_results:
         Path(args.save_results).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return score(rows)
+    result = score(rows)
+    warnings = {"classes_asked_for_and_never_detected": unseen} if unseen else {}
+    return {**result, "warnings": {**result["warnings"], **warnings}}
 
 
 def table(result: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -19,7 +19,6 @@ import numpy as np
 
 from eval import fid_sides
 from eval.arrays import read_text_array, require_same_length
-from eval.files import require_same_ids
 from eval.frechet import Moments, frechet_distance
 from eval.picture_folders import pictures_in
 
@@ -32,17 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    if fid_sides.uses_features(args):
-        files = args.reference_features, args.features
-        sides = [_split(features, path) for features, path in zip(fid_sides.read_features(args), files, strict=True)]
-        names = files
-    else:
-        names = args.reference, args.images
-        paths = [_by_category(folder) for folder in names]
-        extract = fid_sides.Extractor(args.inception_weights, args.protocol)
-        sides = [{name: extract(files) for name, files in groups.items()} for groups in paths]
-    require_same_ids(sides[0], sides[1], *names)
-    return {"protocol": fid_sides.protocol(args), **score(*sides)}
+    sides, described = fid_sides.read_sides(args, _split, _by_category)
+    result = score(*sides)
+    return {**described, **result, "warnings": {**result["warnings"], **described["warnings"]}}
 
 
 def score(reference: Mapping[str, np.ndarray], images: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from data.decode import IMAGE_ENDINGS
@@ -33,6 +34,11 @@ def pairs(reference: str | Path, images: str | Path) -> list[tuple[str, Path, Pa
                 "both must hold the same names"
             )
     return [(name, sides[0][name], sides[1][name]) for name in sorted(sides[0])]
+
+
+def size_name(picture: np.ndarray) -> str:
+    """uint8[h, w, 3] → `w×h`, as the scorers' `sizes` have it."""
+    return f"{picture.shape[1]}×{picture.shape[0]}"
 
 
 def save_whole(image: Image.Image, path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data.decode import load_image
-from eval.picture_folders import pairs
+from eval.picture_folders import pairs, size_name
 from eval.reconstruction import score
 
 HELP = "PSNR (dB) and SSIM of paired folders"
@@ -49,15 +49,11 @@ def table(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _load(paired: Iterable[tuple[str, Path, Path]], sizes: Counter[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs float64[1, 3, h, w] in [0, 1]; counts their sizes."""
     for name, first, second in paired:
-        reference, image = (np.asarray(load_image(path)).transpose(2, 0, 1)[None] / 255 for path in (first, second))
+        reference, image = (np.asarray(load_image(path)) for path in (first, second))
         if reference.shape != image.shape:
             raise ValueError(
-                f"the pictures {name!r} are {_size(reference)} and {_size(image)} pixels: scale and crop the "
+                f"the pictures {name!r} are {size_name(reference)} and {size_name(image)} pixels: scale and crop the "
                 "reference as the tokenizer did"
             )
-        sizes[_size(reference)] += 1
-        yield reference, image
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[3]}×{image.shape[2]}"
+        sizes[size_name(reference)] += 1
+        yield reference.transpose(2, 0, 1)[None] / 255, image.transpose(2, 0, 1)[None] / 255

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     images, texts, owners = read_arrays(path, image=2, text=2, text_image_index=1).values()
     require_same_length(path, text=texts, text_image_index=owners)
     require_same_width(path, image=images, text=texts)
-    require_indices(owners, len(images), "text_image_index", path)
+    owners = require_indices(owners, len(images), "text_image_index", path)
     require_directions(path, image=images, text=texts)
     without = len(images) - len(np.unique(owners))
     return {

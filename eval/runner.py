@@ -3,9 +3,9 @@
     BENCHMARKS/{split}/images/  vqav2/  mme/  pope/  mmbench/  seed/  mmvet/    what is read, or a folder for each
     OUT/answers/{task}/                          every answer as it is made, from which a stopped run goes on
     OUT/vqav2/  mme/  …                          submissions, each with its `score.json`
-    OUT/scores.json                              every benchmark's rows
+    OUT/scores.json                              every benchmark's rows, earlier calls' with the same model included
     OUT/manifest.json                            versions, hashes of model and question files, settings
-    OUT/examples.json, OUT/examples/*.png        answers right and wrong, with their pictures
+    OUT/examples.json, OUT/examples/*.png        the last call's answers right and wrong, with their pictures
 
 Scores are read from the files that were written, by the same scorers as `dualtoken score`. Beside the model's row stand
 `chance` (a uniform random choice; for free text, the best constant), `constant` (the best answer given to everything),
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.answers import Answers
-from eval.baselines import baselines, yes_no_accuracy
+from eval.baselines import baselines, yes_no_accuracy, yes_no_counts
 from eval.benchmark import Answered, Benchmark, Question, Respond
 from eval.benchmark_mmbench import MMBench
 from eval.benchmark_mme import MME
@@ -26,6 +26,7 @@ from eval.benchmark_mmvet import MMVet
 from eval.benchmark_pope import POPE
 from eval.benchmark_seed import SEED
 from eval.benchmark_vqav2 import VQAv2
+from eval.earlier import read_earlier
 from eval.examples import write_examples
 from eval.files import write_json
 from eval.manifest import hash_files, hash_names_and_sizes, versions
@@ -102,8 +103,9 @@ def run_benchmarks(
     most important figure) and the rows `model`, `chance`, `constant`, `ceiling` and perhaps `blind`, each with at least
     that figure. Beside it stand `split`, `partial`, `limit`, and `yes_no_accuracy` over all yes/no questions.
 
-    `made_from` names the model and what else decides an answer: those that an earlier call left under the same names
-    are kept. Only the first of the `ranks` writes and returns figures, the others return {}.
+    `made_from` names the model and what else decides an answer: answers, and figures of other tasks, that an earlier
+    call left under the same names are kept; submissions of other ones go. Only the first of the `ranks` writes and
+    returns figures, the others return {}.
     """
     for name, value in (("limit", limit), ("max_new_tokens", max_new_tokens)):
         if value is not None and value < 1:
@@ -116,7 +118,8 @@ def run_benchmarks(
         questions = [everything[place] for place in places]
         partial = len(questions) < len(everything)
         length = max_new_tokens or benchmark.max_new_tokens
-        described = describe(benchmark, length, everything)
+        # By one process: it looks at every picture, of which all would be too much for a file system that they share.
+        described = ranks.gather(describe(benchmark, length, everything) if ranks.rank == 0 else {})[0]
         settings = {**made_from, **described}
         started = time.monotonic()
         answers = Answers(out_dir / "answers" / benchmark.name, settings, ranks.rank)
@@ -146,16 +149,27 @@ def run_benchmarks(
             figures["blind"] = submit(benchmark, questions, guesses, out_dir / "blind" / benchmark.name, partial)
         if why_not_scored(benchmark, questions, out_dir) is None:
             figures.update(baselines(benchmark, questions))
-            answered += [Answered(benchmark, *pair) for pair in zip(questions, predictions, strict=True)]
+            own = [Answered(benchmark, *pair) for pair in zip(questions, predictions, strict=True)]
+            figures["yes_no"] = yes_no_counts(own)
+            answered += own
     if ranks.rank > 0:
         return {}
+    earlier = read_earlier(out_dir, made_from)
+    tasks = earlier.tasks | tasks
+    manifest["tasks"] = earlier.described | manifest["tasks"]
+    for name, kind in BENCHMARKS.items():
+        if name not in tasks:
+            kind.clear(out_dir / name)
+        if "blind" not in tasks.get(name, {}):
+            kind.clear(out_dir / "blind" / name)
+    splits = earlier.splits | {benchmark.name: benchmark.split for benchmark in benchmarks}
     result = {
-        "split": benchmarks[0].split if len({benchmark.split for benchmark in benchmarks}) == 1 else "several",
-        "splits": {benchmark.name: benchmark.split for benchmark in benchmarks},
+        "split": benchmarks[0].split if len(set(splits.values())) == 1 else "several",
+        "splits": splits,
         "partial": any(figures["partial"] for figures in tasks.values()),
         "limit": limit,
         "tasks": tasks,
-        **yes_no_accuracy(answered),
+        **yes_no_accuracy(tasks.values()),
     }
     write_json(out_dir / "scores.json", result)
     write_json(out_dir / "manifest.json", {**manifest, "partial": result["partial"]})
@@ -219,6 +233,7 @@ def submit(
 ) -> dict[str, Any]:
     """Writes the submission and, where it can be scored, its score; returns the figures, the long lists aside."""
     out.mkdir(parents=True, exist_ok=True)
+    benchmark.clear(out)
     benchmark.write(questions, predictions, out)
     benchmark.write_upload(questions, predictions, out)
     reason = why_not_scored(benchmark, questions, out)

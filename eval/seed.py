@@ -39,17 +39,18 @@ def read_questions(path: str) -> tuple[list[dict[str, Any]], dict[int, str], set
         raise ValueError(f"{path} has no list 'questions': this is not SEED-Bench.json")
     if not isinstance(content.get("question_type"), dict):
         raise ValueError(f"{path} has no table 'question_type' {{name: id}}: this is not SEED-Bench.json")
-    names = {number: name for name, number in content["question_type"].items()}
+    names = {number: name for name, number in content["question_type"].items() if isinstance(number, int)}
     images, others = [], set()
     for number, row in enumerate(content["questions"], start=1):
-        if not isinstance(row, dict) or row.get("question_id") is None or row.get("question_type_id") not in names:
+        kind = row.get("question_type_id") if isinstance(row, dict) else None
+        if not isinstance(kind, int) or kind not in names or row.get("question_id") is None:
             raise ValueError(
                 f"{path} question {number} has no question_id or no known question_type_id: another version?"
             )
-        if row["question_type_id"] not in IMAGE_TYPES:
+        if kind not in IMAGE_TYPES:
             others.add(str(row["question_id"]))
         elif row.get("data_type", "image") != "image":
-            raise ValueError(f"{path} question {row['question_id']!r} of type {row['question_type_id']} is about no "
+            raise ValueError(f"{path} question {row['question_id']!r} of type {kind} is about no "
                              "image: in SEED-Bench types 1 to 9 are; this is another version")  # fmt: skip
         else:
             _require_options(row, path)

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     images, labels, texts = read_arrays(path, image_features=2, labels=1, template_text_features=3).values()
     require_same_length(path, image_features=images, labels=labels)
     require_same_width(path, image_features=images, template_text_features=texts)
-    require_indices(labels, len(texts), "labels", path)
+    labels = require_indices(labels, len(texts), "labels", path)
     require_directions(path, image_features=images, template_text_features=texts)
     num_classes, num_templates, width = texts.shape
     owners = np.repeat(np.arange(num_classes), num_templates)

@@ -1,8 +1,9 @@
 """Errors in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
 
+import json
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 
 class ApiError(Exception):
@@ -27,5 +28,6 @@ class ApiError(Exception):
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.document(), self.status, self.headers)
+    def response(self) -> Response:
+        content = json.dumps(self.document())  # ASCII: what a client named may be half a surrogate, and no UTF-8
+        return Response(content, self.status, self.headers, media_type="application/json")

@@ -36,6 +36,7 @@ def refuse_unsupported(body: Mapping[str, Any], known: Collection[str], ignored:
     """A setting that we do not know would be lost in silence; one that asks for nothing (0, null, []) may stay."""
     for name, value in body.items():
         if name not in known and name not in ignored and value:
+            name = name[:80]
             raise ApiError(400, f"{name} is not supported by this server: leave it out.", name, "unsupported_parameter")
 
 

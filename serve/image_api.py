@@ -18,20 +18,27 @@ from serve.engine import DrawRequest
 from serve.errors import ApiError
 from serve.fields import check_model, integer, number, refuse_unsupported
 
-KNOWN = ("prompt", "n", "seed", "cfg", "temperature", "top_k", "top_p", "response_format", "size", "output_format")
-IGNORED = ("model", "user", "quality", "style", "background", "moderation")
+KNOWN = ("prompt", "n", "seed", "cfg", "temperature", "top_k", "top_p", "size")
+ONLY = {  # what every picture is anyway, the first by default
+    "response_format": ("b64_json",),
+    "output_format": ("png",),
+    "quality": ("auto", "standard"),
+    "background": ("auto", "opaque"),
+    "moderation": ("auto", "low"),
+}
+IGNORED = ("model", "user")
 
 
 def parse_drawing(body: Mapping[str, Any], served: str, limits: Limits, image_size: int) -> DrawRequest:
     check_model(body, served)
-    refuse_unsupported(body, KNOWN, IGNORED)
+    refuse_unsupported(body, (*KNOWN, *ONLY), IGNORED)
     caption = body.get("prompt")
     if not isinstance(caption, str) or not caption.strip():
         raise ApiError(400, "prompt must say in a few words what to draw.", "prompt")
     if len(caption) > limits.prompt_characters:
         raise ApiError(400, f"prompt may have at most {limits.prompt_characters} characters.", "prompt")
-    only(body, "response_format", "b64_json")
-    only(body, "output_format", "png")
+    for name, possible in ONLY.items():
+        only(body, name, *possible)
     only(body, "size", f"{image_size}x{image_size}", "auto")
     sampling = SamplingConfig(
         cfg=number(body, "cfg", 3.0, 0, 100),

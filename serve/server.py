@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +60,8 @@ def run(args: Namespace) -> None:
     print(f"{args.name} answers at http://{args.host}:{listening.getsockname()[1]}/v1; Ctrl-C ends it.", flush=True)
     if args.host not in LOOPBACK and token is None:
         print(f"Whoever reaches {args.host} may use it: --token-file FILE asks for a token.", flush=True)
+    # Asked to end, it has ended well; uvicorn, once all answers are given, raises the signal again.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listening])
 
 

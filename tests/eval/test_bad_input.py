@@ -14,6 +14,7 @@ FILES = [(scorer, name) for scorer, files in ROWS.items() for name in files]
 DAMAGE = {
     "cut short": lambda content: content[: int(0.6 * len(content))],
     "empty": lambda content: b"",
+    "nested": lambda content: b"[" * 100_000,
     "not UTF-8": lambda content: content[: len(content) // 2] + b"\xff\xfe" + content[len(content) // 2 + 2 :],
 }
 
@@ -137,6 +138,8 @@ ERRORS = [
     ("mmbench", "results.tsv", put(0, answer="D"), "none of its options"),
     ("mmbench", "results.tsv", lambda rows: rows[2:], "but not its own row"),
     ("seed", "questions.json", lambda rows: rows["questions"][0].update(question_type_id=30), "another version"),
+    ("seed", "questions.json", lambda rows: rows["questions"][0].update(question_type_id=[1]), "another version"),
+    ("seed", "questions.json", lambda rows: rows["question_type"].update(scene=[1]), "another version"),
     ("seed", "results.jsonl", put(0, question_id="9"), "lacks 1 ids"),
     ("mmvet", "questions.json", lambda rows: {**rows, "v1_7": {"capability": ["ocr"]}}, "lacks 1 of the ids"),
     ("mmvet", "grades.json", lambda rows: {k: "an answer" for k in rows}, "it is not graded"),
@@ -200,6 +203,14 @@ def test_what_the_protocol_counts_is_a_named_warning(scorer, name, edit, warning
     result = run(*write(scorer, tmp_path, **change(scorer, name, edit)))
     assert result["warnings"][warning] == count
     assert f"warning: {warning.replace('_', ' ')}: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("scorer", "key"), [("zeroshot", "labels"), ("retrieval", "text_image_index")])
+def test_indices_may_be_any_whole_numbers(scorer, key, tmp_path):
+    expected = run(*write(scorer, tmp_path))
+    for kind in ("uint64", "int8"):
+        changed = change(scorer, "features.npz", lambda rows, kind=kind: {**rows, key: rows[key].astype(kind)})
+        assert run(*write(scorer, tmp_path, **changed)) == expected
 
 
 def test_pictures_of_another_size_cannot_be_compared(tmp_path):

@@ -85,13 +85,14 @@ def test_order_and_duplication_change_nothing_and_dependencies_only_cost(prompts
 
 
 CORNERS = ("(0, 0, 8, 8)", "(8, 0, 16, 8)")  # of the pictures of a grid, as the official code crops them
-TEXTS = {("a", 1): "Is there a dog?", ("a", 2): "Is it red?", ("a", 3): "Is it left?", ("b", 1): "Is there a cat?"}
+TEXTS = {("a", 1): "Is there a dog?", ("a", 2): "Is it red?", ("a", 3): "Is it left?", ("b", 1): "Is there a cat?",
+         ("c", 1): "Is there a cow?"}  # fmt: skip
 
 
-def detail(tmp_path, answers):
+def detail(tmp_path, answers, csv=CSV):
     lines = [f"/grids/{item}.png, {CORNERS[i]}, {TEXTS[item, p]}, {answer}\n" for item, i, p, answer in answers]
     (tmp_path / "x_detail.txt").write_text("".join(lines))
-    (tmp_path / "dpg.csv").write_text(CSV)
+    (tmp_path / "dpg.csv").write_text(csv)
     questions = read_questions(str(tmp_path / "dpg.csv"))
     return dpg.score(questions, read_detail(str(tmp_path / "x_detail.txt"), questions, "dpg.csv"))
 
@@ -103,6 +104,15 @@ def test_the_official_codes_own_record_scores_the_same(tmp_path):
 
 def test_a_prompt_at_which_the_official_code_failed_is_left_out_and_counted(tmp_path):
     result = detail(tmp_path, ANSWERS[1:])  # the first question is what the official reader skips
+    assert result["overall"] == 1 and result["warnings"]["prompts_left_out_as_incomplete"] == 1
+
+
+def test_a_prompt_that_lacks_a_picture_is_left_out_and_counted(tmp_path):
+    """The official code may fail between two pictures: those before are whole, but not all."""
+    csv = CSV + "c,t,1,0,entity - whole (cow),Is there a cow?\n"
+    answers = [(item, i, 1, "yes") for item in "ab" for i in range(2)] + [("c", 0, 1, "no")]
+    answers += [("a", i, number, "yes") for i in range(2) for number in (2, 3)]
+    result = detail(tmp_path, answers, csv)
     assert result["overall"] == 1 and result["warnings"]["prompts_left_out_as_incomplete"] == 1
 
 

@@ -50,11 +50,12 @@ def run(sets, out, draw=paint, **options):
     return draw_benchmarks(sets, draw, out, {"model": "a"}, **options)
 
 
-def test_pictures_lie_where_the_official_evaluators_look(prompts, tmp_path):
+def test_pictures_lie_where_the_official_evaluators_look(prompts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     own = PromptFile(prompts / "own.txt", num_pictures=2)
     geneval = GenEval(prompts / "evaluation_metadata.jsonl", num_pictures=7)  # its protocol says 4
     sets = [geneval, DPG(prompts / "dpg"), MJHQ(prompts / "meta_data.json"), own]
-    result = run(sets, tmp_path / "out", seed=5, batch_size=3)
+    result = run(sets, Path("out"), seed=5, batch_size=3)
     out = tmp_path / "out"
     for index, row in enumerate(GENEVAL):
         folder = out / f"geneval/{index:05d}"

@@ -65,6 +65,8 @@ def test_retrieval(seed, sizes, num_texts, ties):
             assert value == pytest.approx(by_sorting(images, texts, owners, k)[way])
     if ties:
         return  # of equals the first comes first, so there order does matter
+    twice = recall(images, np.tile(texts, (2, 1)), np.tile(owners, 2), ks=(1, 2, 3))  # copies crowd each other out of K
+    assert twice["text_to_image"] == pytest.approx(result["text_to_image"])
     order, renamed = rng.permutation(num_texts), rng.permutation(num)
     assert recall(images, texts[order], owners[order], ks=(1, 2, 3)) == result
     assert recall(images[renamed], texts, np.argsort(renamed)[owners], ks=(1, 2, 3)) == result

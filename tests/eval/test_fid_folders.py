@@ -55,7 +55,10 @@ def test_fid_is_that_of_the_pictures_one_by_one(folders, protocol):
     features = [one_by_one(folders / side, protocol) for side in ("reference", "images")]
     assert result["fid"] == pytest.approx(frechet_distance(*map(Moments.of, features)), abs=1e-9)
     assert (result["num_reference"], result["num_images"], result["dimensions"]) == (12, 12, 12)
-    assert result["warnings"] == {"fewer_images_than_dimensions": 12}
+    other_size = {"pictures_not_of_the_protocols_384_pixels": 24} if protocol == "dualtoken-jpeg" else {}
+    assert result["warnings"] == {"fewer_images_than_dimensions": 12, **other_size}
+    counts = {"24×20": 8, "17×31": 2, "40×40": 2}
+    assert result["sizes"] == {"reference": counts, "images": counts}
     assert protocol in result["protocol"]
 
 
@@ -67,8 +70,8 @@ def test_rows_are_in_the_order_of_the_files(folders):
     extract = fid_sides.Extractor("weights.pth", "pytorch-fid")
     paths = sorted((folders / "images/art").glob("[0-9]*"))
     expected = one_by_one(folders / "images/art", "pytorch-fid")
-    np.testing.assert_allclose(extract(paths), expected, atol=1e-6)
-    np.testing.assert_allclose(extract(paths[::-1]), expected[::-1], atol=1e-6)
+    np.testing.assert_allclose(extract(paths, "images"), expected, atol=1e-6)
+    np.testing.assert_allclose(extract(paths[::-1], "images"), expected[::-1], atol=1e-6)
 
 
 def test_mjhq_takes_categories_from_folders(folders):
@@ -77,7 +80,9 @@ def test_mjhq_takes_categories_from_folders(folders):
         features = [one_by_one(folders / side / name, "clean") for side in ("reference", "images")]
         expected = frechet_distance(*map(Moments.of, features))
         assert result["per_category"][name] == pytest.approx(expected, abs=1e-9)
-    assert result["fid"] == pytest.approx(call("fid", folders)["fid"], abs=1e-9)
+    whole = call("fid", folders)
+    assert result["fid"] == pytest.approx(whole["fid"], abs=1e-9) and result["sizes"] == whole["sizes"]
+    assert call("mjhq", folders, "dualtoken-jpeg")["warnings"]["pictures_not_of_the_protocols_384_pixels"] == 24
     (folders / "images/art/2.jpg").rename(folders / "images/2.jpg")
     with pytest.raises(ValueError, match="is in no folder of a category"):
         call("mjhq", folders)

@@ -1,11 +1,14 @@
 """GenEval: each decision rule by hand, and the summary."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.geneval import TAGS, score
 from eval.geneval_rules import decide, relations
+from tests.eval.scorer_inputs import run
 
 
 def found(name, score=0.95, box=(0, 0, 10, 10), **more):
@@ -82,3 +85,15 @@ def test_order_and_duplication_change_nothing(rows, random):
     for others in (random.sample(rows, len(rows)), rows * 2):
         assert score(others)["overall"] == pytest.approx(score(rows)["overall"])
         assert score(others)["correct_prompts"] == score(rows)["correct_prompts"]
+
+
+def test_a_class_that_is_never_detected_is_named(tmp_path):
+    def line(name, *detections):
+        metadata = {"tag": "single_object", "prompt": name, "include": [{"class": name, "count": 1}]}
+        return {"filename": f"{name}.png", "metadata": metadata, "detections": list(detections)}
+
+    rows = [line("dog", found("dog")), line("cat", found("dog")), line("fork", found("tv"), found("cat", 0.1))]
+    (tmp_path / "found.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = run("geneval", "--detections", tmp_path / "found.jsonl")
+    assert result["per_tag"] == {"single_object": pytest.approx(1 / 3)}
+    assert result["warnings"]["classes_asked_for_and_never_detected"] == ["fork"]

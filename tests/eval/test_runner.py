@@ -183,6 +183,15 @@ def test_prompts_are_those_of_llava(data):
     }
 
 
+def test_the_workbook_holds_what_the_table_holds_as_text(data, tmp_path):
+    pytest.importorskip("openpyxl")
+    for answer in ("=5", "#N/A", "7"):  # a formula, an error and a number, to a spreadsheet
+        opened = open_benchmarks(data, SPLIT, ["mmbench"])
+        run_benchmarks(opened, says(answer), tmp_path, made_from={"model": answer})
+        table = mmbench.load(tmp_path / "mmbench/mmbench.tsv")
+        assert mmbench.load(tmp_path / "mmbench/mmbench.xlsx") == table and table[0].prediction == answer
+
+
 def test_rotations_find_the_picture_of_their_question(data):
     [benchmark] = open_benchmarks(data, SPLIT, ["mmbench"])
     assert [question.image for question in benchmark.questions()] == [picture(c) for c in COLORS for _ in range(4)]
@@ -220,6 +229,21 @@ def test_other_pictures_of_the_same_names_are_asked_about_again(data, tmp_path):
     assert asked_again > 0
 
 
+def test_one_process_looks_at_the_files_for_all(data, tmp_path, monkeypatch):
+    class Second:
+        rank, size = 1, 2
+        of_the_first = iter([{"benchmark": "vqav2"}, []])  # what decides the answers, and which are missing
+
+        def gather(self, value):
+            return [next(self.of_the_first), value]
+
+        def barrier(self):
+            return None
+
+    monkeypatch.setattr("eval.runner.describe", None)
+    assert run_benchmarks(open_benchmarks(data, SPLIT, ["vqav2"]), knows, tmp_path, ranks=Second()) == {}
+
+
 def test_take_spreads_evenly():
     questions = [Question("", b"", str(i), "", i // 2, False, None) for i in range(20)]
     assert take(questions, 4) == [0, 1, 10, 11]
@@ -232,6 +256,31 @@ def test_the_blind_row_is_that_of_the_blind_answers(data, tmp_path):
     assert result["tasks"]["mme"]["model"]["perception"] == 200
     assert result["tasks"]["mme"]["blind"]["perception"] == 50
     assert (tmp_path / "blind/mme/color.txt").exists()
+
+
+def test_other_tasks_join_the_same_models_and_another_models_go(data, tmp_path):
+    def call(tasks, model, **options):
+        opened = open_benchmarks(data, SPLIT, tasks)
+        return run_benchmarks(opened, knows, tmp_path, made_from={"model": model}, **options)
+
+    def submissions():
+        return {path.name for name in (*ALL, "blind/mme") for path in (tmp_path / name).glob("*")}
+
+    whole = call(ALL, "a", respond_blind=says("no"))
+    everything = submissions()
+    again = call(["vqav2"], "a")
+    assert again["tasks"].keys() == whole["tasks"].keys() and submissions() == everything
+    assert (again["splits"], again["num_yes_no_questions"]) == (whole["splits"], 44)
+    assert json.loads((tmp_path / "manifest.json").read_text())["tasks"].keys() == whole["tasks"].keys()
+
+    (tmp_path / "mmbench/notes.txt").touch()  # the user's own
+    result = call(["mme", "pope"], "b", limit=2)  # of two splits of POPE
+    assert result["tasks"].keys() == {"mme", "pope"} and result["num_yes_no_questions"] == 2 + 2
+    assert not list((tmp_path / "blind").rglob("*.*")) and not list((tmp_path / "vqav2").iterdir())
+    answered = json.loads((tmp_path / "pope/score.json").read_text()).keys() & {"random", "popular", "adversarial"}
+    assert len(answered) == 2
+    assert {path.stem.removeprefix("coco_pope_") for path in (tmp_path / "pope").glob("*.jsonl")} == answered
+    assert [path.name for path in (tmp_path / "mmbench").iterdir()] == ["notes.txt"]
 
 
 def test_examples_show_right_and_wrong_answers_with_their_pictures(data, tmp_path):

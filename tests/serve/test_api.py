@@ -179,6 +179,11 @@ BIG = "9" * 400
         (DRAW, {"prompt": "apple", "size": "1024x1024"}, 400, "size"),
         (DRAW, {"prompt": "apple", "response_format": "url"}, 400, "response_format"),
         (DRAW, {"prompt": "apple", "negative_prompt": "pear"}, 400, "negative_prompt"),
+        (DRAW, {"prompt": "apple", "quality": "hd"}, 400, "quality"),
+        (DRAW, {"prompt": "apple", "style": "vivid"}, 400, "style"),
+        (DRAW, {"prompt": "apple", "background": "transparent"}, 400, "background"),
+        (DRAW, {"prompt": "apple", "\ud800": 1}, 400, "\ud800"),
+        (CHAT, {**HELLO, "x" * 1000: 1}, 400, "x" * 80),
     ],
 )
 def test_mistakes_are_said_in_openais_shape(shared_client, path, body, status, param):
@@ -203,6 +208,8 @@ def shared_client(unified) -> Iterator[TestClient]:
 def test_settings_at_the_edge_are_served(shared_client):
     for cfg in (0, 1, 100):
         assert shared_client.post(DRAW, json={"prompt": "apple", "cfg": cfg, "temperature": 0}).status_code == 200
+    as_it_is = {"quality": "standard", "background": "opaque", "moderation": "auto", "style": None, "user": "me"}
+    assert shared_client.post(DRAW, json={"prompt": "apple", **as_it_is}).status_code == 200
     ignored = {"user": "me", "logprobs": False, "stop": None, "presence_penalty": 0, "tools": []}
     assert shared_client.post(CHAT, json={**HELLO, "max_tokens": 2, **ignored}).status_code == 200
 
