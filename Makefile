@@ -3,7 +3,7 @@
 #   make install     .venv with the package, its tools and the command `dualtoken` (some minutes, once)
 #   make demo        every stage on real data at laptop size, then runs/demo/report.html (20 minutes, two cores)
 #   make demo-long   the same stages, trained longer, in runs/demo-long (about an hour)
-#   make test        the tests            make check    linter, types, import rules            make clean
+#   make test        the tests            make check    linter, format, types, import rules            make clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -33,6 +33,7 @@ test: install
 
 check: install
 	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check -q
 	@$(BIN)/mypy
 	@PYTHONPATH=. $(BIN)/lint-imports
 

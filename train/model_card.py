@@ -66,8 +66,8 @@ def _parts(unified: Unified, folder: Path) -> Iterator[tuple[str, str]]:
     yield (
         "language model",
         (
-            f"{llm.model_type}, {sizes['llm']:,} parameters, {llm.num_hidden_layers} layers of width {llm.hidden_size}, "
-            f"context {llm.max_position_embeddings:,}, vocabulary {model.vocab_size:,}"
+            f"{llm.model_type}, {sizes['llm']:,} parameters, {llm.num_hidden_layers} layers of width "
+            f"{llm.hidden_size}, context {llm.max_position_embeddings:,}, vocabulary {model.vocab_size:,}"
         ),
     )
     heads = sizes["pixel_head"] + sizes["semantic_head"]
