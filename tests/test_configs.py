@@ -92,7 +92,7 @@ def test_the_full_tokenizers_have_the_published_sizes(name, size, side, depth, p
     assert tokenizer.grid == (side, side)
     assert output.pixel_codes.shape == output.semantic_codes.shape == (2, side * side, depth)
     assert output.reconstruction.shape == (2, 3, size, size)
-    assert tokenizer.codebooks().pixel.shape == (1, 16384, 32)
+    assert tokenizer.pixel_quantizer.stacked_codebooks().shape == (1, 16384, 32)
     assert millions(tokenizer.tower) == pytest.approx(428, abs=1)
     assert millions(tokenizer) == pytest.approx(parameters, abs=1)
     assert f"{parameters} M parameters" in (CONFIGS / f"full/{name}.yaml").read_text()

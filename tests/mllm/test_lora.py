@@ -34,6 +34,7 @@ def logits(model: UnifiedModel) -> Tensor:
 
 def export(model: UnifiedModel, lora: LoraConfig, folder: Path, vocabulary, tokenizer) -> Path:
     weights = take_off_adapters(model.state_dict(), lora, folder / "adapter")
+    model.visual = replace(model.visual, tokenizer_id=tokenizer.tokenizer_id)
     save_unified(model, folder, vocabulary, tokenizer, weights)
     return folder
 
