@@ -86,9 +86,11 @@ def uninterrupted(world: Path) -> TrainTokenizerConfig:
     return config
 
 
-@pytest.mark.parametrize("steps", [(2,), (3, 5), tuple(sorted(random.sample(range(8), 2)))], ids=str)
+@pytest.mark.parametrize("steps", [[2], [3, 5], "random"], ids=str)
 def test_a_killed_run_ends_bit_identical(world, tmp_path, uninterrupted, steps):
     """Everything that learns: both networks and optimizers, codebooks, average, generator of random numbers, data."""
+    if steps == "random":
+        steps = sorted(random.sample(range(8), 2))
     config = replace(uninterrupted, out=str(tmp_path / "run"))
     for step in steps:
         main_killed_in(config, step)
