@@ -16,6 +16,7 @@ from eval.fid import FidFeatures, levels
 from eval.judge import Judge
 from eval.reconstruction import from_pixel_values, psnr, ssim
 from tokenizer import BRANCHES, DualTokenizer
+from tokenizer.code_use import count_codes
 from tokenizer.perceptual import build_lpips
 
 
@@ -36,7 +37,7 @@ class Instruments:
         psnr, ssim, lpips, tower_distance [B]     of the reconstruction from pixel codes, at 8 bits
         quantized, tower                [B, d]    normalised image features: of the semantic codes, of the tower
         fid.PROTOCOL.reference, …       [B, 2048] Inception features, `fid.PROTOCOL.reconstruction` likewise
-        pixel_counts, semantic_counts   [K]       how often each entry is used by all of them
+        pixel_counts, semantic_counts   [G, K]    how often each entry is used by all of them
         """
         pixel_values = pixel_values.to(self.judge.model.device)
         codes = self.tokenizer.encode(pixel_values)
@@ -51,8 +52,8 @@ class Instruments:
             features = self.fid(pictures) if self.fid is not None else {}
             values |= {f"fid.{protocol}.{side}": value for protocol, value in features.items()}
         for branch in BRANCHES:
-            size = getattr(self.tokenizer.config, branch).codebook_size
-            values[f"{branch}_counts"] = torch.bincount(getattr(codes, branch).flatten(), minlength=size)
+            quantizer = getattr(self.tokenizer, f"{branch}_quantizer")
+            values[f"{branch}_counts"] = count_codes(quantizer, getattr(codes, branch))
         return {name: value.cpu() for name, value in values.items()}
 
     @torch.no_grad()

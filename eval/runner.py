@@ -55,7 +55,7 @@ def evaluate(
     """Runs the benchmarks and returns what OUT/scores.json holds (see `run_benchmarks`).
 
     `limit` is for a smoke run: about so many questions of each benchmark. Without `max_new_tokens` each benchmark has
-    its own, without `transform` the middle square of a picture is scaled to what the tokenizer takes.
+    its own, without `transform` pictures are cropped and scaled as the tokenizer's config says.
     """
     from eval.responder import Responder
 

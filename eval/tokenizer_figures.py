@@ -22,6 +22,7 @@ from eval.reconstruction import means as pair_means
 from eval.retrieval import recall, retrieval_at_1
 from eval.zero_shot import accuracy, class_features
 from tokenizer import BRANCHES
+from tokenizer.code_use import perplexity, usage
 
 FEATURES = ("quantized", "tower")
 
@@ -49,12 +50,12 @@ def rfid(parts: Parts, protocols: Sequence[str]) -> dict[str, float]:
 
 
 def codebook_use(parts: Parts) -> dict[str, dict[str, float]]:
-    """Share of entries that the codes use, and perplexity exp(entropy), of each branch."""
+    """Share of entries that the codes use, and perplexity, of each branch; means where it has a codebook per depth."""
     result: dict[str, dict[str, float]] = {"codebook_usage": {}, "codebook_perplexity": {}}
     for branch in BRANCHES:
-        counts = torch.stack(list(parts.tensors(f"{branch}_counts"))).sum(0).double()
-        result["codebook_usage"][branch] = (counts > 0).double().mean().item()
-        result["codebook_perplexity"][branch] = torch.special.entr(counts / counts.sum()).sum().exp().item()
+        counts = torch.stack(list(parts.tensors(f"{branch}_counts"))).sum(0)
+        result["codebook_usage"][branch] = usage(counts).mean().item()
+        result["codebook_perplexity"][branch] = perplexity(counts).mean().item()
     return result
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tokenizer import DualTokenizer
+from tokenizer.code_use import count_codes, perplexity, usage
 from train.distributed import World
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,7 @@ class CodebookHealth:
         """Codes int64[B, N, D] of each branch that was run, of one micro-batch of this rank."""
         for name, of_branch in codes.items():
             if of_branch is not None:
-                num_books, size = len(self.quantizers[name].codebooks), self.quantizers[name].config.codebook_size
-                if num_books > 1:  # one per depth
-                    of_branch = of_branch + size * torch.arange(num_books, device=of_branch.device)
-                counts = torch.bincount(of_branch.flatten(), minlength=num_books * size).view(num_books, size)
+                counts = count_codes(self.quantizers[name], of_branch)
                 self._counts[name] = self._counts[name] + counts if name in self._counts else counts
 
     def metrics(self) -> dict[str, Tensor]:
@@ -51,13 +49,12 @@ class CodebookHealth:
         """
         metrics = {}
         for name, counts in self._counts.items():
-            counts = self.world.sum(counts).float()
-            usage = (counts > 0).float().mean(dim=1)
-            shares = counts / counts.sum(dim=1, keepdim=True)
-            metrics[f"{name}_usage"] = usage.mean()
-            metrics[f"{name}_perplexity"] = torch.special.entr(shares).sum(dim=1).exp().mean()
+            counts = self.world.sum(counts)
+            used = usage(counts)
+            metrics[f"{name}_usage"] = used.mean().float()
+            metrics[f"{name}_perplexity"] = perplexity(counts).mean().float()
             metrics[f"{name}_restarts"] = self._take_restarts(name)
-            self._watch(name, usage.min().item(), reachable=min(1.0, counts.sum().item() / counts.numel()))
+            self._watch(name, used.min().item(), reachable=min(1.0, counts.sum().item() / counts.numel()))
         self._counts = {}
         return metrics
 
