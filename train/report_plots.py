@@ -38,7 +38,8 @@ def draw_curves(
             color = _placeholder(index, ordered)
             if len(curve.values) > 150:  # the measured points faintly, their moving average as the line
                 axes.plot(curve.steps, curve.values, color=color, linewidth=0.8, alpha=0.25)
-            axes.plot(curve.steps, _smooth(curve.values), color=color, linewidth=1.6, label=curve.label)
+            marker = "." if len(curve.steps) < 5 else None  # a line of one point is none
+            axes.plot(curve.steps, _smooth(curve.values), color=color, marker=marker, linewidth=1.6, label=curve.label)
         for label, level in (lines or {}).items():
             axes.axhline(level, color=_INK, linewidth=1, linestyle=(0, (4, 3)), label=label)
         _dress(axes, log_scale)
