@@ -2,7 +2,7 @@
 #
 #   make install     .venv with the package, its tools and the command `dualtoken` (some minutes, once)
 #   make demo        every stage on real data at laptop size, then runs/demo/report.html (20 minutes, two cores)
-#   make demo-long   the same stages, trained longer, in runs/demo-long (about an hour)
+#   make demo-long   the same stages, trained longer, in runs/demo-long (72 minutes)
 #   make test        the tests            make check    linter, format, types, import rules            make clean
 
 PYTHON ?= python3
