@@ -38,7 +38,8 @@ VARIANTS: dict[str, Callable[[DualCodes, int], DualCodes]] = {
 
 def build(engine: Engine, pictures: list[str]) -> None:
     depth = engine.model.visual.depth
-    palettes = [[palette(book) for book in books] for books in engine.tokenizer.codebooks()[:2]]
+    quantizers = engine.tokenizer.pixel_quantizer, engine.tokenizer.semantic_quantizer
+    palettes = [[palette(book) for book in quantizer.stacked_codebooks()] for quantizer in quantizers]
     kept = gr.State(None)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):

@@ -10,8 +10,9 @@ def resolve_attention(name: str, required: bool = True) -> str:
     Flash attention that is not at hand is a ValueError or, where it is not `required`, as `auto`: a model that was
     trained with it is read anywhere.
     """
-    available = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
-    if name in available and not (torch.cuda.is_available() and available[name]()):
+    packages = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
+    at_hand = [kernel for kernel, is_installed in packages.items() if torch.cuda.is_available() and is_installed()]
+    if name in packages and name not in at_hand:
         if required:
             raise ValueError(
                 f"attention {name} needs a CUDA GPU and its package, flash-attn (pip install --no-build-isolation "
@@ -20,4 +21,4 @@ def resolve_attention(name: str, required: bool = True) -> str:
         name = "auto"
     if name != "auto":
         return name
-    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
+    return "flash_attention_2" if "flash_attention_2" in at_hand else "sdpa"

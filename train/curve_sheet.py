@@ -45,8 +45,7 @@ def _draw(axes: Axes, panel: Panel, curves: list[Curve], lines: dict[str, float]
     shades = colormaps["viridis"] if panel.ordered else colormaps["tab10"]
     for place, curve in enumerate(curves):
         color = shades(place / max(len(curves), 2)) if panel.ordered else shades(place)
-        marker = "." if len(curve.steps) < 5 else None  # a line of one point is none
-        axes.plot(curve.steps, curve.values, color=color, marker=marker, linewidth=1.2, label=curve.label)
+        axes.plot(curve.steps, curve.values, color=color, marker=curve.marker, linewidth=1.2, label=curve.label)
     for label, level in lines.items():
         axes.axhline(level, color="grey", linewidth=1, linestyle=(0, (4, 3)), label=label)
     axes.set_title(panel.title, fontsize=9)

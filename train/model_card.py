@@ -63,23 +63,19 @@ def _parts(unified: Unified, folder: Path) -> Iterator[tuple[str, str]]:
     sizes: Counter[str] = Counter()
     for name in weights:
         sizes[name.split(".")[0]] += weights.shape(name).numel()
-    yield (
-        "language model",
-        (
-            f"{llm.model_type}, {sizes['llm']:,} parameters, {llm.num_hidden_layers} layers of width "
-            f"{llm.hidden_size}, context {llm.max_position_embeddings:,}, vocabulary {model.vocab_size:,}"
-        ),
+    described = (
+        f"{llm.model_type}, {sizes['llm']:,} parameters, {llm.num_hidden_layers} layers of width {llm.hidden_size}, "
+        f"context {llm.max_position_embeddings:,}, vocabulary {model.vocab_size:,}"
     )
+    yield "language model", described
     heads = sizes["pixel_head"] + sizes["semantic_head"]
     yield "depth heads, visual embedding", f"{heads:,} and {sizes['visual_embedding']:,} parameters"
-    yield (
-        "tokenizer",
-        (
-            f"`{visual.tokenizer_id}`: {visual.grid[0]} × {visual.grid[1]} positions, {visual.depth} pixel and "
-            f"{visual.depth} semantic codes each, of {visual.codebook_size:,}; "
-            f"{sum(p.numel() for p in tokenizer.parameters()):,} parameters, tower `{tokenizer.config.tower}`"
-        ),
+    described = (
+        f"`{visual.tokenizer_id}`: {visual.grid[0]} × {visual.grid[1]} positions, {visual.depth} pixel and "
+        f"{visual.depth} semantic codes each, of {visual.codebook_size:,}; "
+        f"{sum(p.numel() for p in tokenizer.parameters()):,} parameters, tower `{tokenizer.config.tower}`"
     )
+    yield "tokenizer", described
     size = sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / 1e6
     yield "weights", f"{size:,.1f} MB, stored as {weights.stored_as}; what decides codes as F32"
 

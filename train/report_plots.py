@@ -26,6 +26,11 @@ class Curve:
     steps: list[float]
     values: list[float]
 
+    @property
+    def marker(self) -> str | None:
+        """Of so few points that a line may be of one, and none to see."""
+        return "." if len(self.steps) < 5 else None
+
 
 def draw_curves(
     curves: list[Curve], *, ordered: bool = False, log_scale: bool = False, lines: dict[str, float] | None = None
@@ -38,8 +43,8 @@ def draw_curves(
             color = _placeholder(index, ordered)
             if len(curve.values) > 150:  # the measured points faintly, their moving average as the line
                 axes.plot(curve.steps, curve.values, color=color, linewidth=0.8, alpha=0.25)
-            marker = "." if len(curve.steps) < 5 else None  # a line of one point is none
-            axes.plot(curve.steps, _smooth(curve.values), color=color, marker=marker, linewidth=1.6, label=curve.label)
+            line = {"color": color, "marker": curve.marker, "linewidth": 1.6}
+            axes.plot(curve.steps, _smooth(curve.values), label=curve.label, **line)
         for label, level in (lines or {}).items():
             axes.axhline(level, color=_INK, linewidth=1, linestyle=(0, (4, 3)), label=label)
         _dress(axes, log_scale)

@@ -122,7 +122,7 @@ class Trainer:
         place = (world.rank, world.size, config.engine.accumulation)
         encoder = TokenizerEncoder(tokenizer, world.device) if self._reads_pictures() else None
         pin_memory = world.device.type == "cuda"
-        self.loader = Loader(config.data, vocabulary, tokenizer.tokenizer_id, *place, encoder, pin_memory)
+        self.loader = Loader(config.data, vocabulary, model.visual.tokenizer_id, *place, encoder, pin_memory)
         self.watch = Watch(self.engine, self.unified, run, config.data, config.validation, config.samples, encoder)
         self.meter = LossMeter(world, self.weights)
         self.spikes = Spikes(config.spikes)

@@ -115,7 +115,7 @@ class Watch:
         return count_targets(self._documents(sources, num_documents), *sizes, self.engine.world)
 
     def _documents(self, sources: list[SourceConfig], num_documents: int) -> Iterator[Batch]:
-        world, tokenizer_id = self.engine.world, self.unified.tokenizer.tokenizer_id
+        world, tokenizer_id = self.engine.world, self.unified.model.visual.tokenizer_id  # known; not hashed each time
         data = replace(self.data, sources=sources)
         place = (world.rank, world.size, num_documents, self.encoder)
         return validation_batches(data, self.unified.vocabulary, tokenizer_id, *place)

@@ -1,4 +1,7 @@
-"""The runner on a tiny split in the official formats, with a made-up model that knows, guesses or repeats."""
+"""The runner on a tiny split in the official formats, with a made-up model that knows, guesses or repeats.
+
+Long because every benchmark's files of that split, made here once, serve every question about a run.
+"""
 
 import base64
 import csv
