@@ -19,19 +19,20 @@ from tokenizer.quantizer import ResidualQuantizer
 POSITIONS, CODE_DIM, CODEBOOK_SIZE, DEPTH = 27 * 27, 32, 16384, 8
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--many", type=int, default=32, help="images whose memory is measured")
     parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     print(machine())
     ours = warm_quantizer(device)
-    many = features(32, device)
+    many = features(args.many, device)
     ours(many[:1])  # libraries that load lazily are no part of it
     peak = peak_memory(lambda: ours(many), many.is_cuda)
-    print(f"peak extra memory, 32 images: {peak / 1e6:.0f} MB (target: under 300)")
+    print(f"peak extra memory, {args.many} images: {peak / 1e6:.0f} MB (target: under 300 for 32)")
     z = features(args.images, device)
     peer = same_peer(ours)
     book, vectors = ours.codebook(0).embedding.clone(), z.flatten(0, 1)

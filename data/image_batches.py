@@ -76,11 +76,6 @@ class ImageSet:
         for start in range(0, len(self), batch_size):
             yield self.batch(list(range(start, min(start + batch_size, len(self)))))
 
-    def spread(self, num: int) -> ImageBatch:
-        """`num` images, evenly spaced."""
-        num = min(num, len(self))
-        return self.batch([i * len(self) // num for i in range(num)])
-
 
 class ImageBatches:
     """`next()` gives batch after batch, epoch after epoch; the last incomplete batch of an epoch is left out.

@@ -139,6 +139,20 @@ def select_samples(urls: Spec, wanted: Callable[[int], bool]) -> Iterator[tuple[
                 yield place, sample
 
 
+def spread_samples(urls: Spec, num: int) -> list[RawSample]:
+    """`num` samples, evenly spaced, or as many as there are; the others are not decoded. A bad one is left out.
+
+    Raises ValueError if none is good.
+    """
+    total = sum(1 for _ in _read_all(expand_shards(urls), Health(limit=1)))
+    num = min(num, total)
+    places = {i * total // num for i in range(num)}
+    samples = [sample for _, sample in select_samples(urls, places.__contains__)]
+    if not samples:
+        raise ValueError(f"no usable image in {urls}")
+    return samples
+
+
 def find_samples(shard: str, keys: set[str]) -> Iterator[RawSample]:
     """The samples of a shard that have these keys, where they can be decoded."""
     for part in _read_all([shard], Health(limit=1), needs_caption=False):

@@ -22,7 +22,7 @@ class Judge:
         if Path(tower).exists() and not (Path(tower) / "config.json").is_file():
             raise FileNotFoundError(f"{tower} holds no SigLIP model; make one with `dualtoken train-tower`")
         try:
-            self.model = SiglipModel.from_pretrained(tower).requires_grad_(False).eval().to(device)
+            self.model = SiglipModel.from_pretrained(tower, dtype=torch.float32).requires_grad_(False).eval().to(device)
             self.tokenizer = AutoTokenizer.from_pretrained(tower)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise FileNotFoundError(
@@ -35,8 +35,9 @@ class Judge:
 
     @torch.no_grad()
     def images(self, pixel_values: Tensor) -> Tensor:
-        """float[B, 3, h, w] in [−1, 1] → float[B, d]."""
-        return F.normalize(self.model.vision_model(pixel_values.to(self.model.device)).pooler_output, dim=-1)
+        """float[B, 3, h, w] in [−1, 1] → float[B, d]; of another size than the tower's, by interpolated positions."""
+        output = self.model.vision_model(pixel_values.to(self.model.device), **self._positions(pixel_values))
+        return F.normalize(output.pooler_output, dim=-1)
 
     @torch.no_grad()
     def distance(self, reference: Tensor, images: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ class Judge:
         ‖f/‖f‖ − g/‖g‖‖², the mean over patches and layers: LPIPS's form, without its calibration.
         """
         vision = self.model.vision_model
-        hidden = vision.embeddings(torch.cat([reference, images]).to(self.model.device))
+        hidden = vision.embeddings(torch.cat([reference, images]).to(self.model.device), **self._positions(images))
         of_layers = []
         for layer in vision.encoder.layers:
             output = layer(hidden, attention_mask=None)
@@ -53,6 +54,9 @@ class Judge:
             ours, theirs = F.normalize(hidden, dim=-1).chunk(2)
             of_layers.append((ours - theirs).square().sum(-1).mean(1))
         return torch.stack(of_layers).mean(0)
+
+    def _positions(self, pixel_values: Tensor) -> dict[str, bool]:
+        return {"interpolate_pos_encoding": pixel_values.shape[-1] != self.model.config.vision_config.image_size}
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:

@@ -4,11 +4,15 @@ import json
 
 import pytest
 import torch
+import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu
+from benchmarks import quantizer as quantizer_benchmark
+from benchmarks import tokenizer as tokenizer_benchmark
 from benchmarks.unified_sizes import Sizes, build, drawings, flops
 from mllm.loss import loss
+from tests.train.tiny_tokenizer import make_world, tiny_document
 
 
 def test_the_gpu_benchmark_leaves_its_figures(tmp_path):
@@ -21,6 +25,22 @@ def test_the_gpu_benchmark_leaves_its_figures(tmp_path):
     assert figures["training, 8 row(s)"]["tokens per second"] > 0 and figures["training, 1 row(s)"]["mfu"] > 0
     shares = figures["step / bare LLM, 1 row"]["share of ours"]
     assert set(shares) == {"LLM without logits", "embedding", "heads", "visual loss", "text loss"}
+
+
+def test_the_tokenizer_is_timed_in_the_step_of_its_own_stage(tmp_path, capsys):
+    make_world(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_document(tmp_path)))
+    tokenizer_benchmark.main([str(tmp_path / "tiny.yaml"), "--images", "3"])
+    printed = capsys.readouterr().out
+    assert {"encode", "decode", "training step"} <= {line.split("  ")[0] for line in printed.splitlines()}
+    assert "a training step\n" in printed
+
+
+def test_the_quantizer_finds_the_codes_of_its_peer(monkeypatch, capsys):
+    monkeypatch.setattr(quantizer_benchmark, "POSITIONS", 9)
+    monkeypatch.setattr(quantizer_benchmark, "CODEBOOK_SIZE", 32)
+    quantizer_benchmark.main(["--images", "2", "--many", "3", "--repeats", "1"])
+    assert "same codes: 100.0000%" in capsys.readouterr().out
 
 
 def test_no_part_begins_late(tmp_path):

@@ -105,6 +105,8 @@ class DualTokenizer(nn.Module):
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> DualCodes:
         """float[B, 3, h, w] in [−1, 1] → codes int64[B, N, D]; runs the tower up to the semantic tap only."""
+        if not pixel_values.isfinite().all():  # the nearest entry to NaN would be some code or other
+            raise ValueError("a picture holds values that are not finite: it has no codes")
         return DualCodes(**self._quantize(self._vectors(pixel_values), ResidualQuantizer.encode))
 
     @torch.no_grad()

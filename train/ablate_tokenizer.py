@@ -9,12 +9,12 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import torch
 from PIL import Image
 
-from data.image_batches import ImageSet
 from data.images import ImageTransform
+from data.shards import spread_samples
 from eval.sheets import reconstruction_sheet
 from tokenizer import DualTokenizer
 from train import evaluate_tokenizer, train_tokenizer
@@ -27,6 +27,7 @@ from train.train_tokenizer import TrainTokenizerConfig
 FIGURES = {  # of result.json: what the table calls them, and the branch without which they say nothing
     "reconstruction.psnr": ("PSNR", "pixel"),
     "reconstruction.ssim": ("SSIM", "pixel"),
+    "reconstruction.lpips": ("LPIPS", "pixel"),
     "reconstruction.tower_distance": ("tower distance", "pixel"),
     "codebook_usage.pixel": ("usage, pixel", "pixel"),
     "zero_shot.quantized": ("zero-shot", "semantic"),
@@ -88,9 +89,10 @@ def save(config: AblateTokenizerConfig, figures: dict[str, dict[str, list[float]
     """OUT/result.json with every run's figures, OUT/table.md with their means and sample deviations."""
     document = {"seeds": config.seeds, "common": config.common, "variants": config.variants, "figures": figures}
     write_atomically(Path(config.out) / "result.json", json.dumps(document, indent=2) + "\n")
-    lines = ["| | " + " | ".join(title for title, _ in FIGURES.values()) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+    shown = {key: title for key, (title, _) in FIGURES.items() if any(key in own for own in figures.values())}
+    lines = ["| | " + " | ".join(shown.values()) + " |", "|---" * (len(shown) + 1) + "|"]
     for name, of_variant in figures.items():
-        cells = [mean_and_deviation(of_variant.get(key, [])) for key in FIGURES]
+        cells = [mean_and_deviation(of_variant.get(key, [])) for key in shown]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     write_atomically(Path(config.out) / "table.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
@@ -106,13 +108,13 @@ def mean_and_deviation(values: list[float]) -> str:
 def sheet(config: AblateTokenizerConfig, folders: dict[str, str]) -> Image.Image:
     """Held-out pictures over each variant's reconstructions of them, of the first seed, from top to bottom."""
     evaluation = load_config(EvaluateTokenizerConfig, config.evaluate)
-    sheets: list[Any] = []
+    samples = spread_samples(evaluation.images, config.pictures)
+    sheets: list[Image.Image] = []
     for name, folder in folders.items():
         tokenizer = DualTokenizer.from_pretrained(f"{folder}/export")
         transform = ImageTransform(tokenizer.image_size, tokenizer.config.crop)
-        images = ImageSet(evaluation.images, transform).spread(config.pictures)
-        captions = [name] * len(images.pixel_values)
-        sheets.append(reconstruction_sheet(tokenizer, images.pixel_values, config.pictures, 2, captions))
+        pictures = torch.stack([transform(sample.image) for sample in samples])
+        sheets.append(reconstruction_sheet(tokenizer, pictures, config.pictures, 2, [name] * len(samples)))
     whole = Image.new("RGB", (sheets[0].width, sum(part.height for part in sheets)), "white")
     top = 0
     for part in sheets:

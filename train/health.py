@@ -1,5 +1,6 @@
 """How well the codebooks are used, batch by batch, and a warning when one collapses."""
 
+import itertools
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -48,21 +49,22 @@ class CodebookHealth:
         collective of all ranks.
         """
         metrics = {}
+        restarts = self._take_restarts()
         for name, counts in self._counts.items():
             counts = self.world.sum(counts)
             used = usage(counts)
             metrics[f"{name}_usage"] = used.mean().float()
             metrics[f"{name}_perplexity"] = perplexity(counts).mean().float()
-            metrics[f"{name}_restarts"] = self._take_restarts(name)
+            metrics[f"{name}_restarts"] = restarts[name]
             self._watch(name, used.min().item(), reachable=min(1.0, counts.sum().item() / counts.numel()))
         self._counts = {}
         return metrics
 
-    def _take_restarts(self, name: str) -> Tensor:
-        quantizer = self.quantizers[name]
-        books = [quantizer.codebook(depth) for depth in range(len(quantizer.codebooks))]
-        restarts = torch.stack([book.num_restarts for book in books]).sum()
-        for book in books:
+    def _take_restarts(self) -> dict[str, Tensor]:
+        """Counted since the last call; where both branches have the same codebooks, for both."""
+        books = {name: [q.codebook(depth) for depth in range(len(q.codebooks))] for name, q in self.quantizers.items()}
+        restarts = {name: torch.stack([book.num_restarts for book in own]).sum() for name, own in books.items()}
+        for book in itertools.chain(*books.values()):
             book.num_restarts.zero_()
         return restarts
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.image_batches import ImageBatches, ImageDataConfig, ImageSet, open_batches
+from data.image_batches import ImageBatches, ImageDataConfig, open_batches
 from data.images import ImageTransform
+from data.shards import spread_samples
 from eval.sheets import reconstruction_sheet
 from tokenizer import DualTokenizer, TokenizerConfig
 from tokenizer.discriminator import AdversarialConfig
@@ -32,6 +33,8 @@ from train.tokenizer_parts import PARTS, check_parts
 from train.weight_ema import WeightEma, WeightEmaConfig
 
 LAST_LAYER = "head.2.weight"  # of the decoder: the 3×3 convolution to RGB
+
+NUM_SAMPLES = 16  # of the sheet
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,17 @@ def main(config: TrainTokenizerConfig) -> None:
     run = Run(config.out, config, config.tracking, world.is_main)
     transform = ImageTransform(model.image_size, model.config.crop)
     batches = open_batches(config.data, transform, world.rank, world.size)
-    samples = ImageSet(config.validation, transform).spread(16).pixel_values.to(world.device)
+    samples = None
+    if config.sample_every and world.is_main:
+        shown = spread_samples(config.validation, NUM_SAMPLES)
+        samples = torch.stack([transform(sample.image) for sample in shown]).to(world.device)
     loop = Loop(run, config.loop, config.schedule, trainer.parts, batches, "tokenizer", world)
     for step in loop:
         loop.record(**trainer.step(batches, step))
         if is_due(step + 1, config.sample_every):
-            with trainer.ema.applied():
-                run.save_image(f"step-{step + 1:06d}", reconstruction_sheet(model, samples), step + 1)
+            with trainer.ema.applied():  # on all ranks alike
+                if samples is not None:
+                    run.save_image(f"step-{step + 1:06d}", reconstruction_sheet(model, samples), step + 1)
     with trainer.ema.applied():
         world.on_main(export, model.freeze(), run.export)
         run.finish({"tokenizer_id": model.tokenizer_id, "parameters": sum(p.numel() for p in model.parameters())})

@@ -84,6 +84,6 @@ def test_a_rank_whose_shard_of_an_epoch_is_small_or_has_a_bad_picture_goes_on(sh
 
 def test_pixels_survive_the_eight_bits(shards):
     images = ImageSet(shards, ImageTransform(4))
-    batch = images.spread(NUM_IMAGES)
+    batch = images.batch(list(range(NUM_IMAGES)))
     reds = {m["key"]: pixels[0, 0, 0].item() for pixels, m in zip(*batch, strict=True)}
     assert all(abs(reds[str(i)] - (30 * i / 127.5 - 1)) < 0.005 for i in range(NUM_IMAGES))

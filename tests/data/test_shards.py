@@ -11,7 +11,7 @@ from PIL import Image
 
 from data import shards
 from data.shard_names import expand_shards
-from data.shards import count_samples, iterate_shards, select_samples, units
+from data.shards import count_samples, iterate_shards, select_samples, spread_samples, units
 
 
 def png(color: str = "red") -> bytes:
@@ -221,6 +221,13 @@ def test_only_selected_pictures_are_decoded(many: str, monkeypatch: pytest.Monke
     decoded = []
     monkeypatch.setattr("data.raw_sample.load_image", decoded.append)
     assert [place for place, _ in select_samples(many, {3, 17}.__contains__)] == [3, 17] and len(decoded) == 2
+
+
+def test_samples_of_a_sheet_are_spread_over_all_shards(many: str, tmp_path: Path):
+    assert [sample.key for sample in spread_samples(many, 4)] == ["00", "10", "20", "30"]
+    assert len(spread_samples(many, 99)) == 20
+    with pytest.raises(ValueError, match="no usable image"):
+        spread_samples(str(write_tar(tmp_path / "bad.tar", [("a.png", b"no picture")])), 4)
 
 
 def test_a_tar_that_is_cut_short_is_not_counted(tmp_path: Path):

@@ -81,6 +81,7 @@ def test_save_and_load_keep_codes_pictures_and_identity(tokenizer, pixel_values,
     codes = tokenizer.encode(pixel_values)
     torch.testing.assert_close(loaded.decode(codes.pixel), tokenizer.decode(codes.pixel))
     assert not any(p.requires_grad for p in loaded.parameters())
+    assert loaded.decoder.head[2].weight.is_contiguous(memory_format=torch.channels_last)
     loaded.train()(pixel_values)  # frozen: train() does not thaw the codebooks
     assert loaded.tokenizer_id == tokenizer.tokenizer_id
 
@@ -92,6 +93,12 @@ def test_identity_follows_what_decides_codes_and_nothing_else(tokenizer):
     assert tokenizer.tokenizer_id == identity
     tokenizer.semantic_quantizer.codebooks[0].embedding.add_(1)
     assert tokenizer.tokenizer_id != identity
+
+
+def test_what_is_not_finite_has_no_codes(tokenizer, pixel_values):
+    pixel_values[1, 0, 3, 3] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        tokenizer.encode(pixel_values)
 
 
 def test_bad_folders_are_named(tokenizer, tmp_path):

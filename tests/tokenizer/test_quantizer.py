@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tokenizer.codebook import Codebook
 from tokenizer.config import QuantizerConfig
@@ -72,6 +74,28 @@ def test_search_in_chunks_finds_the_same_entries(monkeypatch):
     monkeypatch.setattr("tokenizer.codebook.SEARCH_CHUNK", 3 * K)
     assert torch.equal(book.nearest(vectors), whole)
     assert torch.equal(whole, torch.cdist(vectors, book.embedding).argmin(1))
+
+
+class LargestResult(TorchDispatchMode):
+    """Elements of the largest tensor that any operation inside returned."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        held = [t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
+        self.elements = max([self.elements, *held])
+        return result
+
+
+@pytest.mark.parametrize("ema_update", ["per_forward", "per_depth"])
+def test_no_matrix_of_vectors_by_entries_is_ever_held(ema_update, monkeypatch):
+    num, chunk = 40 * N, 3 * K
+    monkeypatch.setattr("tokenizer.codebook.SEARCH_CHUNK", chunk)
+    z = torch.randn(40, N, C)
+    with LargestResult() as largest:
+        quantizer(ema_update=ema_update).train()(z)
+    assert largest.elements <= max(chunk, num * C * D) < num * K * D
 
 
 def test_straight_through_gradient_is_the_identity_plus_commitment():

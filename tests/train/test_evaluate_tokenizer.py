@@ -108,6 +108,16 @@ def figures(config: EvaluateTokenizerConfig) -> dict:
     return result
 
 
+def test_the_judge_is_of_single_precision_and_sees_other_sizes(folder, tmp_path):
+    exact = Judge(str(folder / "tower"))
+    exact.model.bfloat16().save_pretrained(tmp_path)
+    exact.tokenizer.save_pretrained(tmp_path)
+    judge, larger = Judge(str(tmp_path)), torch.rand(2, 3, 24, 24) * 2 - 1
+    assert judge.images(larger).dtype == torch.float32
+    assert judge.distance(larger, larger).tolist() == [0, 0]
+    assert not torch.allclose(judge.images(larger)[0], judge.images(larger)[1])
+
+
 @torch.no_grad()
 def test_every_figure_is_that_of_a_plain_pass(config, capsys):
     main(replace(config, lpips=True))

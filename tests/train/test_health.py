@@ -36,6 +36,15 @@ def test_usage_and_perplexity_are_of_all_micro_batches():
     assert health.metrics() == {}
 
 
+def test_restarts_are_counted_under_both_names_of_one_codebook():
+    health, model = health_of(tiny_config(pixel_layer=2, single_codebook=True))
+    model.pixel_quantizer.codebook(0).num_restarts.fill_(3)
+    health.add(codes([0, 1], [0, 1]))
+    metrics = health.metrics()
+    assert metrics["pixel_restarts"] == metrics["semantic_restarts"] == 3
+    assert model.pixel_quantizer.codebook(0).num_restarts == 0
+
+
 def test_codebooks_of_their_own_depth_are_counted_apart():
     """Together, three depths with one entry each would be three entries in use."""
     config = tiny_config()
