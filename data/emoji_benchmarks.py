@@ -177,12 +177,17 @@ def _picture(sample: RawSample) -> Picture:
     return Picture(sample.key, sample.metadata["image_id"], buffer.getvalue())
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Write questions about the emoji in the official benchmark formats.")
     parser.add_argument("--shards", type=Path, default=Path("assets/emoji"), help="folder of the emoji shards")
     parser.add_argument("--out", type=Path, required=True, help="folder for the benchmarks")
     parser.add_argument("--pictures-per-split", type=int, default=200, help="pictures that each benchmark asks about")
     parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main() -> None:
+    parser = build_parser()
     options = parser.parse_args()
     try:
         manifest = build(options.shards, options.out, options.pictures_per_split, options.seed)
