@@ -62,9 +62,18 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What `finish` wrote, or None while the run is not finished."""
+        """What `finish` wrote, or None while the run is not finished. Raises ValueError for a damaged file."""
         path = self.folder / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            result = json.loads(path.read_text())
+            result["seconds"]  # `finish` always writes it
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): delete it, and the run goes on from its checkpoint"
+            ) from error
+        return result
 
     def rewind(self, step: int) -> None:
         """Drops log lines beyond `step`, the step a run resumes from (0: a fresh start), so that none is repeated."""
