@@ -20,9 +20,11 @@ import io
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from data.emoji_formats import (
     MME_TASKS,
@@ -153,7 +155,7 @@ def build(shards: Path, out: Path, pictures_per_split: int, seed: int) -> dict[s
     """Writes everything below `out`, in place of what an earlier call wrote there, and returns the manifest."""
     if pictures_per_split < 1:
         raise ValueError(f"pictures per split must be at least 1, not {pictures_per_split}")
-    samples = {split: list(iterate_shards(str(shards / f"{split}-*.tar.gz"))) for split in SPLITS}
+    samples = {split: list(watched(iterate_shards(str(shards / f"{split}-*.tar.gz")), split)) for split in SPLITS}
     maker = QuestionMaker(sample.metadata for sample in samples["train"])
     if (out / "manifest.json").is_file():
         for split in json.loads((out / "manifest.json").read_text(encoding="utf-8"))["splits"].keys() & set(SPLITS):
@@ -162,13 +164,19 @@ def build(shards: Path, out: Path, pictures_per_split: int, seed: int) -> dict[s
     for split in SPLITS:
         questions = SplitQuestions(split, samples[split], maker, pictures_per_split, seed)
         manifest["splits"][split] = questions.write(out / split)
-    records = [record for sample in samples["train"] for record in training_conversations(sample, maker, seed)]
+    trained = watched(samples["train"], "conversations")
+    records = [record for sample in trained for record in training_conversations(sample, maker, seed)]
     random.Random(f"{seed} records").shuffle(records)
     (out / "train" / "llava.json").write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
     num_questions = sum(len(record["conversations"]) // 2 for record in records)
     manifest["llava"] = {"pictures": len(samples["train"]), "records": len(records), "questions": num_questions}
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def watched(samples: Iterable[RawSample], desc: str) -> Iterable[RawSample]:
+    """With a bar, where somebody watches."""
+    return tqdm(samples, desc=desc, unit="picture", disable=None)
 
 
 def _picture(sample: RawSample) -> Picture:

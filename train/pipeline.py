@@ -5,10 +5,10 @@
       - name: tokenizer
         command: dualtoken train-tokenizer configs/tiny/tokenizer.yaml out=${out}/tokenizer
 
-Each stage is a process of its own, as if a person had typed it, with its output live on the terminal. What finished is
-recorded in OUT/stages.json, and the same pipeline started again goes on with the first stage that has not finished, or
-whose command, or a YAML file named in it, has changed since; the stages after it run again too, for they may have read
-its output.
+Each stage is a process of its own, as if a person had typed it, with its output live on the terminal. OUT/pipeline.yaml
+keeps the resolved config, OUT/stages.json what finished: the same pipeline started again goes on with the first stage
+that has not finished, or whose command, or a YAML file named in it, has changed since. The stages after it run again too,
+for they may have read its output.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from train.config import load_config
+from train.config import load_config, save_config
 from train.machine import describe_machine, memory_gb
 from train.run import write_atomically
 
@@ -73,6 +73,7 @@ def run_pipeline(config: PipelineConfig) -> list[StageRecord]:
     """Runs what has not finished yet. Raises ValueError at the first stage that fails, after recording it."""
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
+    save_config(config, out / "pipeline.yaml")
     finished = _finished_stages(out / "stages.json", config)
     records = list(finished)
     for number, stage in enumerate(config.stages, start=1):
