@@ -7,7 +7,7 @@
 
 Each stage is a process of its own, as if a person had typed it, with its output live on the terminal. OUT/pipeline.yaml
 keeps the resolved config, OUT/stages.json what finished: the same pipeline started again goes on with the first stage
-that has not finished, or whose command, or a YAML file named in it, has changed since. The stages after it run again too,
+that has not finished, or whose command, or a YAML file named in it, has changed since. Those after it run again too,
 for they may have read its output.
 """
 
