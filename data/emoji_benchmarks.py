@@ -20,9 +20,11 @@ import io
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from data.emoji_formats import (
     MME_TASKS,
@@ -153,7 +155,7 @@ def build(shards: Path, out: Path, pictures_per_split: int, seed: int) -> dict[s
     """Writes everything below `out`, in place of what an earlier call wrote there, and returns the manifest."""
     if pictures_per_split < 1:
         raise ValueError(f"pictures per split must be at least 1, not {pictures_per_split}")
-    samples = {split: list(iterate_shards(str(shards / f"{split}-*.tar.gz"))) for split in SPLITS}
+    samples = {split: list(watched(iterate_shards(str(shards / f"{split}-*.tar.gz")), split)) for split in SPLITS}
     maker = QuestionMaker(sample.metadata for sample in samples["train"])
     if (out / "manifest.json").is_file():
         for split in json.loads((out / "manifest.json").read_text(encoding="utf-8"))["splits"].keys() & set(SPLITS):
@@ -162,7 +164,8 @@ def build(shards: Path, out: Path, pictures_per_split: int, seed: int) -> dict[s
     for split in SPLITS:
         questions = SplitQuestions(split, samples[split], maker, pictures_per_split, seed)
         manifest["splits"][split] = questions.write(out / split)
-    records = [record for sample in samples["train"] for record in training_conversations(sample, maker, seed)]
+    trained = watched(samples["train"], "conversations")
+    records = [record for sample in trained for record in training_conversations(sample, maker, seed)]
     random.Random(f"{seed} records").shuffle(records)
     (out / "train" / "llava.json").write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
     num_questions = sum(len(record["conversations"]) // 2 for record in records)
@@ -171,18 +174,28 @@ def build(shards: Path, out: Path, pictures_per_split: int, seed: int) -> dict[s
     return manifest
 
 
+def watched(samples: Iterable[RawSample], desc: str) -> Iterable[RawSample]:
+    """With a bar, where somebody watches."""
+    return tqdm(samples, desc=desc, unit="picture", disable=None)
+
+
 def _picture(sample: RawSample) -> Picture:
     buffer = io.BytesIO()
     sample.image.save(buffer, "PNG")
     return Picture(sample.key, sample.metadata["image_id"], buffer.getvalue())
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Write questions about the emoji in the official benchmark formats.")
     parser.add_argument("--shards", type=Path, default=Path("assets/emoji"), help="folder of the emoji shards")
     parser.add_argument("--out", type=Path, required=True, help="folder for the benchmarks")
     parser.add_argument("--pictures-per-split", type=int, default=200, help="pictures that each benchmark asks about")
     parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main() -> None:
+    parser = build_parser()
     options = parser.parse_args()
     try:
         manifest = build(options.shards, options.out, options.pictures_per_split, options.seed)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from data.batch import Batch
 from data.documents import ImageRef, drawing_document
@@ -31,7 +32,7 @@ def caption_gain(unified: Unified, captions: Sequence[str], codes: DualCodes) ->
 def nats_per_image(unified: Unified, captions: Sequence[str | None], codes: DualCodes, batch_size: int = 16) -> float:
     """Mean of −log P(codes | caption) over the images, teacher-forced; codes int64[P, N, D] per branch."""
     total = 0.0
-    for start in range(0, len(captions), batch_size):
+    for start in tqdm(range(0, len(captions), batch_size), desc="caption gain", unit="batch", disable=None):
         span = slice(start, start + batch_size)
         batch = _drawings(unified.vocabulary, captions[span], DualCodes(codes.pixel[span], codes.semantic[span]))
         sums = unified.model(batch)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
+from tqdm import tqdm
 from transformers import AutoTokenizer, SiglipModel
 
 TEXT_BATCH = 256
@@ -62,7 +63,8 @@ class Judge:
     def texts(self, texts: list[str]) -> Tensor:
         """N texts → float[N, d]."""
         features = []
-        for start in range(0, len(texts), TEXT_BATCH):
+        few = len(texts) <= 4 * TEXT_BATCH
+        for start in tqdm(range(0, len(texts), TEXT_BATCH), desc="texts", unit="batch", disable=few or None):
             input_ids = encode_texts(self.tokenizer, texts[start : start + TEXT_BATCH])
             features.append(self.model.text_model(input_ids=input_ids.to(self.model.device)).pooler_output.cpu())
         return F.normalize(torch.cat(features), dim=-1)

@@ -84,14 +84,15 @@ def zero_shot(parts: Parts, judge: Judge, described: ClassTexts, label: str) -> 
     }
 
 
-def retrieval(parts: Parts, judge: Judge) -> dict[str, dict[str, float]]:
+def retrieval(parts: Parts, judge: Judge) -> dict[str, Any]:
     """R@1 both ways between the pictures and their own first captions; nothing where they have none."""
     captions = [sample["captions"][0] for sample in parts.samples()]
     captioned = [i for i, caption in enumerate(captions) if caption]
     if not captioned:
         return {}
     texts = judge.texts([captions[i] for i in captioned]).numpy()
-    return {name: retrieval_at_1(parts.joined(name)[captioned].numpy(), texts) for name in FEATURES}
+    figures: dict[str, Any] = {name: retrieval_at_1(parts.joined(name)[captioned].numpy(), texts) for name in FEATURES}
+    return {**figures, "chance": 1 / len(captioned)}
 
 
 def flickr8k(

@@ -93,6 +93,7 @@ def test_every_stage_leaves_its_figures(folder):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert 3 < metrics["reconstruction"]["psnr"] < 40
     assert 0 < metrics["codebook_usage"]["semantic"] <= 1
+    assert metrics["retrieval"]["chance"] == 1 / NUM_PICTURES
     assert metrics["ntp"]["pixel"]["loss"] > 0 and metrics["ntp"]["text"]["unigram"] > 0
     assert 0 <= metrics["generation"]["cfg3"]["style_accuracy"] <= 1
     assert 0 <= metrics["yes_no"]["unseen_concept_accuracy"] <= 1

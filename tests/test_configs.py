@@ -1,25 +1,35 @@
-"""Every shipped YAML resolves to its stage; the full ones build at the paper's sizes on the meta device."""
+"""Every shipped YAML and every command of the pipelines is understood; every model builds on the meta device."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from mllm.config import VisualSpec
-from mllm.llm import prepare
+import dualtoken
+from data.emoji_benchmarks import build_parser
+from mllm.config import UnifiedConfig, VisualSpec
+from mllm.llm import outline_llm, prepare
 from mllm.lora import add_adapters
 from mllm.model import UnifiedModel
 from tokenizer import Codebooks, DualTokenizer
 from tokenizer.tower import VisionTower
 from tokenizer.tower_families import vision_config_of
+from train.ablate_tokenizer import AblateTokenizerConfig, plan_run
+from train.build_mllm import trained_as
 from train.config import load_config
 from train.engine import EngineConfig
-from train.info import describe, resolve
+from train.info import BUILDERS, describe, resolve
 from train.parameters import group_parameters, part_of
+from train.pipeline import load_pipeline
+from train.tokenizer_parts import freeze_all_but
+from train.tokenizer_parts import part_of as tokenizer_part_of
 from train.train_mllm import TrainMllmConfig
 from train.train_tokenizer import TrainTokenizerConfig
+from train.train_tower import TrainTowerConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LLMS = {  # the published configurations, and how many entries their vocabularies have with the control tokens
@@ -66,15 +76,48 @@ def test_every_yaml_resolves_to_its_stage_and_names_its_command(path):
     assert f"dualtoken {command}" in head or module in head, f"the comment of {path} does not say how to run it"
 
 
-def full_tokenizer(name: str) -> DualTokenizer:
-    config = load_config(TrainTokenizerConfig, CONFIGS / f"full/{name}.yaml").tokenizer
+@pytest.mark.parametrize("name", ["tiny/demo", "tiny/demo-long", "small/chain"])
+def test_the_commands_of_pipelines_are_understood(name, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    for stage in load_pipeline(f"configs/{name}.yaml").stages:
+        program, *words = shlex.split(stage.command)
+        if program == "python":
+            assert words[:2] == ["-m", "data.emoji_benchmarks"]
+            build_parser().parse_args(words[2:])
+            continue
+        args = dualtoken.parse(words)
+        if getattr(args, "config", None) is not None:
+            assert resolve(args.config, args.overrides)[0] == args.command
+
+
+def test_every_variant_of_the_ablation_is_understood(monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    config = load_config(AblateTokenizerConfig, "configs/tiny/ablation.yaml")
+    assert len({plan_run(config, name, 0)[0].out for name in config.variants}) == 5
+
+
+def tokenizer_config(path: str) -> TrainTokenizerConfig:
+    return load_config(TrainTokenizerConfig, CONFIGS / f"{path}.yaml")
+
+
+def tokenizer_on_meta(path: str) -> DualTokenizer:
+    """The towers that the tiny and small ones grow from are those of the same folder."""
+    config = tokenizer_config(path)
+    vision = vision_config_of(config.tokenizer.tower) if path.startswith("full") else own_tower(Path(path).parent.name)
     with torch.device("meta"):
-        return DualTokenizer(config, VisionTower(vision_config_of(config.tower)))
+        tokenizer = DualTokenizer(config.tokenizer, VisionTower(vision))
+    freeze_all_but(tokenizer, config.trainable)
+    return tokenizer
+
+
+def own_tower(folder: str) -> dict[str, Any]:
+    tower = BUILDERS["train-tower"](load_config(TrainTowerConfig, CONFIGS / f"{folder}/tower.yaml"))
+    return tower.config.vision_config.to_dict()
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> DualTokenizer:
-    return full_tokenizer("tokenizer_paper")
+    return tokenizer_on_meta("full/tokenizer_paper")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +129,7 @@ def tokenizer() -> DualTokenizer:
     ],
 )
 def test_the_full_tokenizers_have_the_published_sizes(name, size, side, depth, parameters):
-    tokenizer = full_tokenizer(name)
+    tokenizer = tokenizer_on_meta(f"full/{name}")
     with torch.device("meta"):
         output = tokenizer.eval()(torch.empty(2, 3, size, size))
     assert tokenizer.grid == (side, side)
@@ -104,23 +147,49 @@ def test_info_counts_the_parameters_of_a_full_tokenizer_without_a_network():
         assert any(line.split()[1:] == [part, parameters] for line in shown.splitlines())
 
 
-def full_stage(name: str) -> TrainMllmConfig:
+@pytest.mark.parametrize(
+    "name", ["full/tokenizer_warmup", "full/tokenizer_semantic", "tiny/tokenizer", "small/tokenizer"]
+)
+def test_the_other_tokenizers_train_the_parts_that_they_name(name):
+    tokenizer, taps = tokenizer_on_meta(name), tokenizer_config(name).tokenizer
+    trained = [name for name, p in tokenizer.named_parameters() if p.requires_grad]
+    parts = {tokenizer_part_of(parameter, taps.pixel_layer, taps.semantic_layer) for parameter in trained}
+    assert parts == set(tokenizer_config(name).trainable)
+
+
+def stage_of(path: str) -> TrainMllmConfig:
     """The later stages bring the model of the first."""
-    config = load_config(TrainMllmConfig, CONFIGS / f"full/{name}.yaml")
+    config = load_config(TrainMllmConfig, CONFIGS / f"{path}.yaml")
     if config.init is None:
         return config
-    origin = Path(config.init).parts[-2].replace("-", "_")
-    return replace(config, model=full_stage(origin).model)
+    first = stage_of(f"{Path(path).parent}/{Path(config.init).parts[-2].replace('-', '_')}")
+    assert trained_as(config.model, UnifiedConfig()) == config.model, "a later stage says how to train, no more"
+    return replace(config, model=trained_as(config.model, first.model), vocabulary_size=first.vocabulary_size)
 
 
 def on_meta(config: TrainMllmConfig, tokenizer: DualTokenizer) -> UnifiedModel:
-    sizes, vocab_size = LLMS[str(config.model.llm.path)]
     quantizer = tokenizer.config.pixel
     spec = VisualSpec(tokenizer.grid, quantizer.depth, quantizer.codebook_size, quantizer.code_dim, "meta")
     with torch.device("meta"):
         books = Codebooks(*(torch.empty(1, quantizer.codebook_size, quantizer.code_dim) for _ in range(2)))
-        llm = prepare(AutoModelForCausalLM.from_config(sizes), config.model.llm, vocab_size)
+        if config.model.llm.path is None:
+            vocab_size = config.vocabulary_size
+            llm = outline_llm(config.model.llm, vocab_size)
+        else:
+            sizes, vocab_size = LLMS[config.model.llm.path]
+            llm = prepare(AutoModelForCausalLM.from_config(sizes), config.model.llm, vocab_size)
         return UnifiedModel(config.model, spec, vocab_size, books, llm=llm)
+
+
+@pytest.mark.parametrize("name", ["tiny/pretrain", "tiny/instruct", "tiny/overfit", "small/pretrain", "small/instruct"])
+def test_the_unified_models_from_nothing_have_the_sizes_that_they_say(name):
+    config, tokenizer = stage_of(name), tokenizer_on_meta(f"{Path(name).parent}/tokenizer")
+    model = on_meta(config, tokenizer)
+    group_parameters(model, config.trainable, config.optimizer)
+    assert all(p.requires_grad for p in model.parameters())
+    if name.endswith("pretrain"):
+        assert f"a Qwen2 of {millions(model.llm):.0f} M" in (CONFIGS / f"{name}.yaml").read_text()
+    assert config.data.context_length > tokenizer.grid[0] * tokenizer.grid[1]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +204,7 @@ def on_meta(config: TrainMllmConfig, tokenizer: DualTokenizer) -> UnifiedModel:
     ],
 )
 def test_the_full_unified_models_have_the_published_sizes(tokenizer, name, llm, width):
-    config = full_stage(name)
+    config = stage_of(f"full/{name}")
     model = on_meta(config, tokenizer)
     assert sum(p.numel() for p in model.llm.parameters()) == llm
     assert config.vocabulary in (None, config.model.llm.path)
@@ -151,7 +220,7 @@ def test_the_full_unified_models_have_the_published_sizes(tokenizer, name, llm, 
 
 
 def test_every_size_is_trained_on_the_same_rows():
-    steps = [full_stage(name) for name in ("align", "align_0.5b", "align_7b")]
+    steps = [stage_of(f"full/{name}") for name in ("align", "align_0.5b", "align_7b")]
     assert {c.data.rows_per_batch * c.engine.accumulation for c in steps} == {8}
     rest = [
         replace(c, out="", vocabulary="", model=None, data=replace(c.data, rows_per_batch=1), engine=EngineConfig())
@@ -163,7 +232,7 @@ def test_every_size_is_trained_on_the_same_rows():
 @pytest.mark.parametrize("visual_input", ["semantic", "pixel", "both"])
 @pytest.mark.parametrize("name", ["llava_align", "llava_instruct"])
 def test_the_controlled_experiment_reads_and_does_not_draw(tokenizer, name, visual_input):
-    config = full_stage(name)
+    config = stage_of(f"full/{name}")
     model = on_meta(replace(config, model=replace(config.model, visual_input=visual_input)), tokenizer)
     added = 2 * 6 * 4096  # LLaMA-2 lacks the six control tokens
     assert sum(p.numel() for p in model.llm.parameters()) == 6_738_415_616 + added

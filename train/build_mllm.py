@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from data.sources import SourceConfig, open_sources
 from data.vocabulary import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
@@ -121,10 +122,14 @@ def training_texts(sources: Sequence[SourceConfig]) -> Iterator[str]:
     """Every document of every source as the model will read it, turns and requests included, without the images."""
     num_bytes = 256
     spelling = Vocabulary.train([], num_bytes + len(CONTROL_TOKENS) + len(PLAIN_TOKENS))
-    for place, source in enumerate(open_sources(sources, spelling)):  # picture files need no tokenizer for their texts
-        for index in range(len(source)):
-            try:
-                document = source.document(index, np.random.default_rng((place, index)))
-            except ValueError:
-                continue  # counted and reported where training meets it
-            yield spelling.decode(document.input_ids.tolist())
+    opened = open_sources(sources, spelling)  # picture files need no tokenizer for their texts
+    total = sum(map(len, opened))
+    with tqdm(total=total, desc="texts of the vocabulary", unit="text", disable=None) as bar:
+        for place, source in enumerate(opened):
+            for index in range(len(source)):
+                bar.update()
+                try:
+                    document = source.document(index, np.random.default_rng((place, index)))
+                except ValueError:
+                    continue  # counted and reported where training meets it
+                yield spelling.decode(document.input_ids.tolist())

@@ -1,6 +1,7 @@
 """The commands of `dualtoken`: the arguments of each, and the function behind it.
 
-Nothing heavy is imported before a command runs. Who names no model uses the shipped one.
+Nothing heavy is imported before a command runs. Those that use a model take the shipped one where none is named;
+`evaluate` and `eval-generation` take what `make demo` trains.
 """
 
 from __future__ import annotations

@@ -5,13 +5,15 @@
       - name: tokenizer
         command: dualtoken train-tokenizer configs/tiny/tokenizer.yaml out=${out}/tokenizer
 
-Each stage is a process of its own, as if a person had typed it, with its output live on the terminal. What finished is
-recorded in OUT/stages.json, and the same pipeline started again goes on with the first stage that has not finished, or
-whose command has changed since; the stages after a changed one run again too, for they may have read its output.
+Each stage is a process of its own, as if a person had typed it, with its output live on the terminal. OUT/pipeline.yaml
+keeps the resolved config, OUT/stages.json what finished: the same pipeline started again goes on with the first stage
+that has not finished, or whose command, or a YAML file named in it, has changed since. Those after it run again too,
+for they may have read its output.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import signal
@@ -22,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from train.config import load_config
+from train.config import load_config, save_config
 from train.machine import describe_machine, memory_gb
 from train.run import write_atomically
 
@@ -41,13 +43,14 @@ class PipelineConfig:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What stages.json keeps of a stage; the memory is that of its whole tree of processes."""
+    """What stages.json keeps of a stage; the memory is that of its whole tree of processes, the configs are hashes."""
 
     name: str
     command: list[str]
     exit_code: int
     seconds: float
     peak_memory_gb: float
+    configs: dict[str, str] | None = None  # of the YAML files in the command; null: recorded before they were kept
 
 
 def load_pipeline(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> PipelineConfig:
@@ -70,6 +73,7 @@ def run_pipeline(config: PipelineConfig) -> list[StageRecord]:
     """Runs what has not finished yet. Raises ValueError at the first stage that fails, after recording it."""
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
+    save_config(config, out / "pipeline.yaml")
     finished = _finished_stages(out / "stages.json", config)
     records = list(finished)
     for number, stage in enumerate(config.stages, start=1):
@@ -88,6 +92,10 @@ def run_pipeline(config: PipelineConfig) -> list[StageRecord]:
                 "its message stands above, and the same command continues with this stage"
             )
         print(f"{title}: done in {_duration(record.seconds)}, {record.peak_memory_gb:.1f} GB at most", flush=True)
+    if len(finished) < len(records) and ["dualtoken", "report", config.out] in [record.command for record in records]:
+        from train.report import write_report
+
+        write_report(out)  # once more, for the report could not know its own time
     total, peak = sum(record.seconds for record in records), max(record.peak_memory_gb for record in records)
     print(
         f"\nAll {len(records)} stages are done: {_duration(total)} in all, {peak:.1f} GB of memory at most.", flush=True
@@ -100,7 +108,7 @@ def _leave(*_: object) -> NoReturn:
 
 
 def _run_stage(name: str, arguments: list[str]) -> StageRecord:
-    started, peak = time.monotonic(), 0.0
+    started, peak, configs = time.monotonic(), 0.0, _config_hashes(arguments)
     try:
         process = subprocess.Popen(_executable(arguments))
     except OSError as error:
@@ -119,7 +127,8 @@ def _run_stage(name: str, arguments: list[str]) -> StageRecord:
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return StageRecord(name, arguments, process.returncode, round(time.monotonic() - started, 1), round(peak, 2))
+    seconds = round(time.monotonic() - started, 1)
+    return StageRecord(name, arguments, process.returncode, seconds, round(peak, 2), configs)
 
 
 def _arguments(command: str) -> list[str]:
@@ -135,17 +144,39 @@ def _executable(arguments: list[str]) -> list[str]:
     return substitutes.get(arguments[0], arguments[:1]) + arguments[1:]
 
 
+def _config_hashes(arguments: list[str]) -> dict[str, str]:
+    """Of the YAML files that a command names, alone or as key=FILE."""
+    paths = [word.rpartition("=")[2] for word in arguments if word.endswith(".yaml")]
+    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if Path(path).is_file()}
+
+
 def _finished_stages(path: Path, config: PipelineConfig) -> list[StageRecord]:
-    """The longest run of stages from the first on that finished well with the very command that they have now."""
+    """The longest run of stages from the first on that finished well with the very command and configs of now."""
     if not path.exists():
         return []
+    try:
+        records = [StageRecord(**entry) for entry in json.loads(path.read_text())["stages"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it to start over") from error
     finished = []
-    for stage, entry in zip(config.stages, json.loads(path.read_text())["stages"], strict=False):
-        record = StageRecord(**entry)
-        if record.exit_code != 0 or (record.name, record.command) != (stage.name, _arguments(stage.command)):
+    for stage, record in zip(config.stages, records, strict=False):
+        if reason := _reason_to_repeat(stage, record):
+            print(f"{stage.name} and what follows runs again: {reason}", flush=True)
             break
         finished.append(record)
     return finished
+
+
+def _reason_to_repeat(stage: StageConfig, record: StageRecord) -> str | None:
+    if (record.name, record.command) != (stage.name, _arguments(stage.command)):
+        return "its command is another one"
+    if record.exit_code != 0:
+        return f"it ended with exit code {record.exit_code}"
+    if record.configs is None:
+        return "an earlier version ran it, which did not keep what its config held"
+    now = _config_hashes(record.command)
+    changed = [name for name in {**record.configs, **now} if record.configs.get(name) != now.get(name)]
+    return f"{', '.join(changed)} has changed" if changed else None
 
 
 def _save(path: Path, records: list[StageRecord]) -> None:

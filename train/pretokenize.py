@@ -29,6 +29,7 @@ from data.sample_health import Health
 from data.shard_names import check_spec
 from data.shards import iterate_prepared, units
 from tokenizer import DualCodes, DualTokenizer
+from train.config import save_config
 from train.distributed import WEEK, World, init_world, leave_world
 from train.launch import run_launched
 from train.precision import set_matmul_precision
@@ -87,6 +88,7 @@ def main(config: PretokenizeConfig) -> None:
             write_parts(parts, missing[world.rank :: world.size], tokenizer, transform, config, world, health)
             world.barrier()
             world.on_main(parts.publish, config.limit_bad_share)
+            world.on_main(save_config, config, parts.path / "config.yaml")
         if world.is_main:
             print(as_table(json.loads((parts.path / STATISTICS).read_text())))
             try:

@@ -7,13 +7,14 @@ would make it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from train.run import read_log
 
 STAGES = ("tower", "tokenizer", "tokenizer-eval", "pretrain", "instruct", "generation")
+OTHER_CONFIGS = ("codes/*/config.yaml", "eval/*/config.yaml", "pipeline.yaml")
 HELD_OUT = ("unseen_style", "unseen_concept")
 
 
@@ -44,6 +45,7 @@ class RunData:
     evaluations: dict[str, Evaluation]
     times: dict[str, Any]  # stages.json of a pipeline, or empty
     is_pipeline: bool
+    other_configs: dict[str, str] = field(default_factory=dict)  # of what is no stage above, by the file's place
 
     def result(self, stage: str, name: str) -> Any:
         """A part of a stage's result.json, or None."""
@@ -68,7 +70,9 @@ def read_run(folder: str | Path) -> RunData:
         raise ValueError(
             f"{folder} holds no run: neither a config.yaml, nor stages.json, nor any of {', '.join(STAGES)}"
         )
-    return RunData(folder, stages, evaluations, times, is_pipeline=True)
+    others = [path for shape in OTHER_CONFIGS for path in sorted(folder.glob(shape))]
+    configs = {path.relative_to(folder).as_posix(): path.read_text() for path in others}
+    return RunData(folder, stages, evaluations, times, is_pipeline=True, other_configs=configs)
 
 
 def collect_metrics(run: RunData) -> dict[str, Any]:

@@ -166,6 +166,7 @@ def configs(run: RunData) -> Section:
     body = "".join(
         html.details(f"{name}/config.yaml", stage.config) for name, stage in run.stages.items() if stage.config
     )
+    body += "".join(html.details(name, text) for name, text in run.other_configs.items())
     body += html.details("metrics.json beside this page holds every figure", "jq . " + str(run.folder / "metrics.json"))
     return Section(
         "configs",
@@ -215,7 +216,8 @@ def _tokenizer_tables(result: dict[str, Any]) -> str:
     ]
     for key in quantized:
         name = f"retrieval R@1, {key.replace('_', ' ')}"
-        meaning.append((name, _number(quantized[key], "{:.3f}"), _number(ceiling.get(key), "{:.3f}"), "–"))
+        values = (quantized[key], ceiling.get(key), retrieval.get("chance"))
+        meaning.append((name, *(_number(value, "{:.3f}") for value in values)))
     return body + html.table(("meaning", "from the codes", "untouched tower", "chance"), meaning, strong=1)
 
 

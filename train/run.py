@@ -62,9 +62,18 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What `finish` wrote, or None while the run is not finished."""
+        """What `finish` wrote, or None while the run is not finished. Raises ValueError for a damaged file."""
         path = self.folder / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            result = json.loads(path.read_text())
+            result["seconds"]  # `finish` always writes it
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): delete it, and the run goes on from its checkpoint"
+            ) from error
+        return result
 
     def rewind(self, step: int) -> None:
         """Drops log lines beyond `step`, the step a run resumes from (0: a fresh start), so that none is repeated."""
@@ -87,10 +96,13 @@ class Run:
                 self._tensorboard.add_scalar(name.replace(".", "/"), value, step)
 
     def progress(self, total: int, desc: str, initial: int = 0) -> tqdm:
-        """A bar with rate and ETA; the caller adds the loss by `set_postfix`. Rare lines where nobody watches."""
+        """A bar with rate and ETA; the caller adds the loss by `set_postfix`. Rare lines where nobody watches.
+
+        One within another vanishes when it is done.
+        """
         interval = 0.5 if sys.stderr.isatty() else 30.0
-        disable = not self.is_main
-        return tqdm(total=total, desc=desc, initial=initial, disable=disable, mininterval=interval, dynamic_ncols=True)
+        bar = {"total": total, "desc": desc, "initial": initial, "disable": not self.is_main}
+        return tqdm(**bar, leave=None, mininterval=interval, dynamic_ncols=True)
 
     def save_image(self, name: str, image: Image.Image, step: int | None = None) -> None:
         """`step`: of a picture that is made again and again, which wandb then shows as a series."""

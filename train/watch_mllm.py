@@ -74,7 +74,7 @@ class Watch:
             return {}
         meter = LossMeter(self.engine.world, self.unified.model.config.loss_weights)
         self.engine.train(False)
-        for batch in self._documents(self.validation.sources, self.validation.num_documents):
+        for batch in self._watched("held-out loss", self.validation.sources, self.validation.num_documents):
             meter.add(self.engine(batch.to(self.engine.world.device)))
         self.engine.train()
         return meter.means()
@@ -112,7 +112,14 @@ class Watch:
     def _counts(self, sources: list[SourceConfig], num_documents: int) -> TargetCounts:
         visual = self.unified.model.visual
         sizes = (self.unified.model.vocab_size, visual.depth, visual.codebook_size)
-        return count_targets(self._documents(sources, num_documents), *sizes, self.engine.world)
+        return count_targets(self._watched("unigram", sources, num_documents), *sizes, self.engine.world)
+
+    def _watched(self, desc: str, sources: list[SourceConfig], num_documents: int) -> Iterator[Batch]:
+        """The documents, with a bar; it ends early where a source has fewer than it is asked for."""
+        with self.run.progress(num_documents * len(sources), desc) as bar:
+            for batch in self._documents(sources, num_documents):
+                yield batch
+                bar.update(len(batch.keys) * self.engine.world.size)
 
     def _documents(self, sources: list[SourceConfig], num_documents: int) -> Iterator[Batch]:
         world, tokenizer_id = self.engine.world, self.unified.model.visual.tokenizer_id  # known; not hashed each time

@@ -58,6 +58,32 @@ def test_a_changed_stage_and_all_after_it_run_again(write, tmp_path):
     assert trace(tmp_path) == ["a", "b", "c", "B", "c"]
 
 
+def test_a_stage_runs_again_when_its_config_has_changed(write, tmp_path, capsys):
+    config, record = tmp_path / "stage.yaml", tmp_path / "run" / "stages.json"
+    reading = f"{append('b')} config={config}"
+    path = write(("one", append("a")), ("two", reading), ("three", append("c")))
+    for content, expected in (("steps: 1", "a b c"), ("steps: 2", "a b c b c"), ("steps: 2", "a b c b c")):
+        config.write_text(content)
+        run_pipeline(load_pipeline(path))
+        assert trace(tmp_path) == expected.split()
+    assert f"two and what follows runs again: {config} has changed" in capsys.readouterr().out
+    document = json.loads(record.read_text())
+    for stage in document["stages"]:
+        del stage["configs"]  # as before they were kept
+    record.write_text(json.dumps(document))
+    run_pipeline(load_pipeline(path))
+    assert trace(tmp_path) == ["a", "b", "c", "b", "c", "a", "b", "c"]
+    assert "one and what follows runs again: an earlier version ran it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"stages": [{"name": "one", "speed": 1}]}', '{"stages": [7]}'])
+def test_a_damaged_record_is_named(write, tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "stages.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run/stages\.json is damaged .*delete it to start over"):
+        run_pipeline(load_pipeline(write(("one", append("a")))))
+
+
 def test_a_failure_stops_and_the_same_command_continues(write, tmp_path):
     mark = "import os, sys; seen = os.path.exists('${out}/seen'); open('${out}/seen', 'w'); sys.exit(0 if seen else 3)"
     fails_once = f'python -c "{mark}"'
@@ -69,10 +95,13 @@ def test_a_failure_stops_and_the_same_command_continues(write, tmp_path):
     assert trace(tmp_path) == ["a", "c"]
 
 
-def test_dualtoken_and_python_are_those_of_this_environment(write, tmp_path):
+def test_programs_are_those_of_this_environment_and_the_report_knows_its_own_time(write, tmp_path):
     check = f"python -c \"import sys; sys.exit(sys.executable != '{sys.executable}')\""
-    records = run_pipeline(load_pipeline(write(("python", check), ("dualtoken", "dualtoken --version"))))
+    records = run_pipeline(load_pipeline(write(("python", check), ("report", "dualtoken report ${out}"))))
     assert [r.exit_code for r in records] == [0, 0]
+    seconds = json.loads((tmp_path / "run" / "metrics.json").read_text())["seconds"]
+    assert seconds["total"] == pytest.approx(sum(r.seconds for r in records))
+    assert [seconds[r.name] for r in records] == [r.seconds for r in records]
 
 
 def test_the_output_of_stages_is_live(write, capfd):

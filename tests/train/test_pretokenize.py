@@ -16,6 +16,7 @@ from data.image_batches import ImageSet
 from data.images import ImageTransform
 from tests.train.tiny_mllm import make_world, run_ranks
 from tokenizer import DualTokenizer
+from train.config import load_config
 from train.pretokenize import PretokenizeConfig, main
 
 SIZES = (5, 3, 4)  # images of each shard
@@ -63,6 +64,7 @@ def assert_codes_of_a_plain_pass(config: PretokenizeConfig) -> None:
         np.testing.assert_array_equal(store.codes(i), [branch[0].numpy() for branch in codes])
         assert (store.key(i), store.captions(i)) == (str(i), [f"picture {i}"])
         assert store.metadata(i) == metadata
+    assert load_config(PretokenizeConfig, Path(config.out, "config.yaml")) == config
     assert [path.name for path in Path(config.out).parent.iterdir()] == ["codes"]
 
 

@@ -28,6 +28,7 @@ EVALUATION = {
     "retrieval": {
         "quantized": {"text_to_image": 0.11, "image_to_text": 0.12},
         "tower": {"text_to_image": 0.13, "image_to_text": 0.14},
+        "chance": 0.005,
     },
 }
 NTP = {part: {"loss": 3.5, "unigram": 5.0, "ratio_to_unigram": 0.7} for part in ("text", "pixel", "semantic")}
@@ -107,6 +108,8 @@ def run(tmp_path) -> Path:
     write_stage(folder / "generation", GENERATION, pictures=("cfg1", "cfg3"))
     evaluation = folder / "eval" / "unseen_style"
     (evaluation / "examples").mkdir(parents=True)
+    (evaluation / "config.yaml").write_text("limit: 17\n")
+    (folder / "pipeline.yaml").write_text("stages: [of the pipeline]\n")
     (evaluation / "scores.json").write_text(json.dumps(SCORES))
     for i, example in enumerate(EXAMPLES):
         Image.new("RGB", (8, 8), "blue").save(evaluation / f"examples/{i}.png")
@@ -181,6 +184,8 @@ def test_page_shows_the_figures_beside_what_they_are_compared_with(run):
         "74% right Yes/no questions, unseen style constant answer 55%",
     ):
         assert shown in text, shown
+    assert "retrieval R@1, text to image 0.110 0.130 0.005" in text
+    assert "eval/unseen_style/config.yaml limit: 17" in text and "pipeline.yaml stages: [of the pipeline]" in text
     assert "VQAv2 accuracy 1,234 61.2 11.5 12.5 100.0" in text
     assert "POPE mean F1 600 – – – –" in text
     assert "All yes/no accuracy 800 0.743 0.500 0.550 1.000" in text

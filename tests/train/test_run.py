@@ -77,6 +77,13 @@ def test_seconds_go_on_after_a_restart(tmp_path: Path):
     assert 200 <= run.result["seconds"] < 300
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"step": 4'])
+def test_a_damaged_result_is_named(tmp_path: Path, content):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(ValueError, match=r"result\.json is damaged .*delete it"):
+        Run(tmp_path, Config()).result  # noqa: B018
+
+
 def test_other_ranks_write_nothing(tmp_path: Path):
     run = Run(tmp_path / "run", Config(), is_main=False)
     run.rewind(0)
