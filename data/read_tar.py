@@ -49,8 +49,10 @@ def _members(shard: str, is_damaged: Damaged, may_skip: Callable[[], bool]) -> I
 
 
 class _Header(tarfile.TarInfo):
-    """A header that must be there, for an archive ends with a block of zeros, not with its last byte; and that is short,
-    for tarfile reads the long names of a header whole."""
+    """A header that must be there, for an archive ends with a block of zeros, not with its last byte.
+
+    And that is short, for tarfile reads the long names of a header whole.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":

@@ -25,7 +25,7 @@ DECIDES_CODES = (
 
 
 def tokenizer_id(tokenizer: DualTokenizer) -> str:
-    """16 hexadecimal digits over the taps, the crop, the tower, the projections before the quantizers, the codebooks."""
+    """16 hexadecimal digits over taps, crop, tower, the projections before the quantizers and the codebooks."""
     config = tokenizer.config
     choices: list[float | str] = [config.pixel_layer, config.semantic_layer]
     if config.pixel_shortcut_layer is not None:
