@@ -17,6 +17,7 @@ IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm
 MAX_PIXELS = 64 * 1024 * 1024
 """Larger pictures are refused before they are decoded: a few kilobytes of PNG can unpack to gigabytes."""
 
+_USUAL_FORMATS = ("JPEG", "PNG", "WEBP")
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -37,7 +38,7 @@ def load_image(source: str | Path | bytes | Image.Image, max_pixels: int = MAX_P
 
 def _decode(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
     try:
-        with Image.open(file) as image:
+        with _open(file) as image:
             _check_size(image, name, max_pixels)  # the header is read, the picture not yet decoded
             image.load()
             return _to_rgb(image, name, max_pixels)
@@ -49,6 +50,14 @@ def _decode(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
         raise ValueError(f"{name} cannot be read as an image: its format is unknown or its start missing") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, … on broken input
         raise ValueError(f"{name} cannot be read as an image ({type(error).__name__}: {error})") from error
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    """The usual formats first: Pillow asks some dozen others before WebP, a quarter of what 64 px cost."""
+    try:
+        return Image.open(file, formats=_USUAL_FORMATS)
+    except UnidentifiedImageError:
+        return Image.open(file)
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:

@@ -26,14 +26,20 @@ class RawSample:
     """The tar, folder or data set it came from."""
 
 
+MAX_BYTES = 1 << 28
+"""Longer members of a tar are not read: a few megabytes of gzip can unpack to many gigabytes."""
+
+
 class FileSlice(NamedTuple):
-    """Bytes of an uncompressed tar that are read when they are asked for."""
+    """Bytes of an uncompressed tar that are read when they are asked for; ValueError if they are too many."""
 
     path: str
     offset: int
     size: int
 
     def read_bytes(self) -> bytes:
+        if self.size > MAX_BYTES:
+            raise ValueError(f"a file of it has {self.size} bytes, more than the limit of {MAX_BYTES}")
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)

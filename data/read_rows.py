@@ -44,12 +44,16 @@ def read_parquet(shard: str, is_damaged: Damaged) -> Iterator[RawPart]:
 
 
 def read_dataset(shard: str, is_damaged: Damaged) -> Iterator[RawPart]:
-    """The rows of one part of a data set."""
+    """The rows of one file of a data set, or of all, one after the other: the number of a row is that in its file."""
     name, part = split_part(shard)
     path, options = _parse(name)
     rows = _open(name)
     if part.num > 1:
         rows = rows.shard(part.num, part.place)
+    elif rows.num_shards > 1:
+        for own in dataset_parts(name):
+            yield from read_dataset(own, is_damaged)
+        return
     folder = Path(path).resolve() if Path(path).is_dir() else None
     try:
         for number, row in enumerate(rows):
@@ -70,9 +74,10 @@ def _made(make: Callable[[], RawPart], number: int, is_damaged: Damaged) -> Iter
 
 
 def dataset_parts(shard: str) -> list[str]:
-    """A name for each of its files."""
-    num = _open(shard).num_shards
-    return [shard] if num <= 1 else [f"{shard}#{index}/{num}" for index in range(num)]
+    """A name for each of its files; of one that is a part already, its own."""
+    name, part = split_part(shard)
+    num = 1 if part.num > 1 else _open(name).num_shards
+    return [shard] if num <= 1 else [f"{name}#{index}/{num}" for index in range(num)]
 
 
 def _parse(name: str) -> tuple[str, dict[str, str]]:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from data.raw_sample import File, FileSlice, RawPart
+from data.raw_sample import MAX_BYTES, File, FileSlice, RawPart
 from data.shard_names import PIPE
 
 Damaged = Callable[[object], None]
 """Told of what could not be read; reading goes on with what follows, if anything does."""
+_LONG_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
 
 
 def read_tar(shard: str, is_damaged: Damaged, needs_caption: bool, may_skip: Callable[[], bool]) -> Iterator[RawPart]:
@@ -37,18 +38,28 @@ def _members(shard: str, is_damaged: Damaged, may_skip: Callable[[], bool]) -> I
             for member in archive:
                 if member.isreg() and not member.name.startswith("__"):
                     content: File = FileSlice(shard, member.offset_data, member.size)
-                    if not (seekable and may_skip()):
+                    if member.size <= MAX_BYTES and not (seekable and may_skip()):
                         file = archive.extractfile(member)
                         assert file is not None  # of a regular member
                         content = file.read()
                     yield {"fname": member.name, "data": content, "__url__": shard}
                 archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member it met
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, RecursionError) as error:
         is_damaged(f"{type(error).__name__}: {error}")
 
 
 class _Header(tarfile.TarInfo):
-    """A header that must be there: an archive ends with a block of zeros, not with its last byte."""
+    """A header that must be there, for an archive ends with a block of zeros, not with its last byte.
+
+    And that is short, for tarfile reads the long names of a header whole.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        if header.size > MAX_BYTES and header.type in _LONG_NAMES:
+            raise tarfile.ReadError(f"a header of {header.size} bytes, more than the limit of {MAX_BYTES}")
+        return header
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":

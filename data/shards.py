@@ -10,13 +10,14 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import count
 from typing import NamedTuple, TypeVar
 
 from data.ordered_map import ordered_map
 from data.raw_sample import RawPart, RawSample, decode
 from data.read_folder import folder_parts, read_folder
 from data.read_rows import dataset_parts, read_dataset, read_parquet
-from data.read_tar import read_tar
+from data.read_tar import Damaged, read_tar
 from data.sample_health import Health
 from data.shard_names import DATASETS, PIPE, Spec, expand_shards, split_part
 
@@ -78,15 +79,19 @@ def iterate_prepared(
     Too many bad samples are a ValueError. With a `health` of the caller's own they are counted there, on top of what it
     holds, and after the last sample it is for the caller to judge.
     """
-    shards = expand_shards(urls)
+    shards = _with_parts(urls)
     if order.seed is not None:
         random.Random(f"shards {order.seed} {order.epoch}").shuffle(shards)
     by_shard = len(shards) >= order.world_size
-    is_own = health is None
-    health = Health(limit_bad_share) if health is None else health
-    place = 0
+    counted = Health(limit_bad_share) if health is None else health
+    place, damages = 0, count(order.epoch)
+
+    def is_damaged(shard: str, reason: object) -> None:
+        if by_shard or next(damages) % order.world_size == order.rank:  # what all read is counted by one
+            counted.damaged(shard, reason)
+
     own = shards[order.rank :: order.world_size] if by_shard else shards
-    parts = _read_all(own, health, may_skip=lambda: place < start or not by_shard)
+    parts = _read_all(own, is_damaged, may_skip=lambda: place < start or not by_shard)
     if not by_shard:
         parts = (part for index, part in enumerate(parts) if index % order.world_size == order.rank)
     if order.seed is not None:
@@ -98,29 +103,33 @@ def iterate_prepared(
             place += 1
             if place > start:
                 yield part
+            else:
+                counted.seen += 1  # as the damage behind `start` is met again, so must be what was good there
 
+    next_check = counted.seen + _CHECK_EVERY
     made = ordered_map(partial(_try, prepare), wanted(), num_workers, ahead)
     for number, (part, result, mistake) in enumerate(made, start=start + 1):
-        health.seen += 1
+        counted.seen += 1
         if mistake is not None:
-            health.skip(part.shard, part.key, mistake)
+            counted.skip(part.shard, part.key, mistake)
         elif result is not None:
             yield number, result
-        if health.seen % _CHECK_EVERY == 0:
-            health.check()
-    if is_own:
-        health.check()
-    if health.bad:
-        logger.warning("skipped %d of %d samples", health.bad.total(), health.seen)
+        if counted.seen >= next_check:
+            counted.check()
+            next_check = counted.seen + _CHECK_EVERY
+    if health is None:
+        counted.check()
+    if counted.bad:
+        logger.warning("skipped %d of %d samples", counted.bad.total(), counted.seen)
 
 
 def count_samples(urls: Spec) -> int:
     """How many samples there are, good or bad, in one pass that decodes nothing; ValueError where a tar is damaged."""
     health = Health(limit=0)
-    count = sum(1 for _ in _read_all(expand_shards(urls), health))
+    num = sum(1 for _ in _read_all(expand_shards(urls), health.damaged))
     if health.bad:
         raise ValueError(f"{next(iter(health.bad))} is damaged or cut short: what it should hold cannot be known")
-    return count
+    return num
 
 
 def select_samples(urls: Spec, wanted: Callable[[int], bool]) -> Iterator[tuple[int, RawSample]]:
@@ -130,7 +139,7 @@ def select_samples(urls: Spec, wanted: Callable[[int], bool]) -> Iterator[tuple[
     out, for the caller to count.
     """
     health = Health(limit=1)
-    for place, part in enumerate(_read_all(expand_shards(urls), health, needs_caption=False)):
+    for place, part in enumerate(_read_all(expand_shards(urls), health.damaged, needs_caption=False)):
         if wanted(place):
             _, sample, mistake = _try(_itself, part)
             if mistake is not None:
@@ -155,34 +164,38 @@ def spread_samples(urls: Spec, num: int) -> list[RawSample]:
 
 def find_samples(shard: str, keys: set[str]) -> Iterator[RawSample]:
     """The samples of a shard that have these keys, where they can be decoded."""
-    for part in _read_all([shard], Health(limit=1), needs_caption=False):
+    for part in _read_all([shard], Health(limit=1).damaged, needs_caption=False):
         if part.key in keys and (sample := _try(_itself, part)[1]) is not None:
             yield sample
 
 
 def units(urls: Spec) -> list[str]:
     """The shards, with large folders and data sets of many files in parts: what one process works on at a time."""
-    found: list[str] = []
-    for shard in expand_shards(urls):
-        if shard.startswith(DATASETS):
-            found += dataset_parts(shard)
-        else:
-            found += folder_parts(shard, FOLDER_PART) if os.path.isdir(shard) else [shard]
-    return found
+    folders = (folder_parts(shard, FOLDER_PART) if os.path.isdir(shard) else [shard] for shard in _with_parts(urls))
+    return [part for parts in folders for part in parts]
+
+
+def _with_parts(urls: Spec) -> list[str]:
+    """The shards, with each file of a data set for itself."""
+    parts = (dataset_parts(shard) if shard.startswith(DATASETS) else [shard] for shard in expand_shards(urls))
+    return [part for own in parts for part in own]
 
 
 def _read_all(
-    shards: Iterable[str], health: Health, needs_caption: bool = True, may_skip: Callable[[], bool] = lambda: True
+    shards: Iterable[str],
+    count_damage: Callable[[str, object], None],
+    needs_caption: bool = True,
+    may_skip: Callable[[], bool] = lambda: True,
 ) -> Iterator[RawPart]:
     for shard in shards:
-        yield from _read(shard, health, needs_caption, may_skip)
+        yield from _read(shard, partial(count_damage, shard), needs_caption, may_skip)
 
 
-def _read(shard: str, health: Health, needs_caption: bool, may_skip: Callable[[], bool]) -> Iterator[RawPart]:
+def _read(shard: str, count_damage: Damaged, needs_caption: bool, may_skip: Callable[[], bool]) -> Iterator[RawPart]:
     num_read = 0
 
     def is_damaged(reason: object) -> None:
-        health.damaged(shard, f"{reason} (it gave {num_read} samples before)")
+        count_damage(f"{reason} (it gave {num_read} samples before)")
 
     name, _ = split_part(shard)
     if name.startswith(DATASETS):

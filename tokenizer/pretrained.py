@@ -25,11 +25,13 @@ DECIDES_CODES = (
 
 
 def tokenizer_id(tokenizer: DualTokenizer) -> str:
-    """16 hexadecimal digits over the taps, the tower, the projections before the quantizers and the codebooks."""
+    """16 hexadecimal digits over taps, crop, tower, the projections before the quantizers and the codebooks."""
     config = tokenizer.config
-    choices: list[float] = [config.pixel_layer, config.semantic_layer]
+    choices: list[float | str] = [config.pixel_layer, config.semantic_layer]
     if config.pixel_shortcut_layer is not None:
         choices += [config.pixel_shortcut_layer, config.pixel_shortcut_weight]
+    if config.crop != "center":  # the usual one is left out, so that identities from before it counted stay
+        choices.append(config.crop)
     digest = hashlib.sha256(" ".join(map(str, choices)).encode())
     for name, tensor in sorted(tokenizer.state_dict().items()):
         if name.startswith(DECIDES_CODES) and not name.endswith(("cluster_size", "vector_sum")):

@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from data.image_batches import ImageDataConfig, ImageSet, open_batches
+from data.image_batches import ImageDataConfig, ImageSet, open_batches, permuted_batches
 from data.images import ImageTransform
 
 NUM_IMAGES = 7
@@ -62,6 +62,21 @@ def test_ranks_see_together_what_one_process_sees(shards):
     assert {batches.state_dict()["epoch"] for batches in [whole, *ranks]} == {2}
     with pytest.raises(ValueError, match="in 4 process"):
         open_batches(config, ImageTransform(4), 0, 4)
+
+
+def test_mirrored_pictures_are_mirrored_each_once(shards):
+    """With flip=1 all are; the set in memory, which later epochs read again, stays as it is."""
+    images, mirrored = ImageSet(shards, ImageTransform(4)), ImageSet(shards, ImageTransform(4))
+    images.pixels[..., 0] = 0  # a left edge in pictures of one colour
+    mirrored.pixels[..., 3] = 0
+    plain, flipped = permuted_batches(mirrored, 3, 0), permuted_batches(images, 3, 0, flip=1.0)
+    some = permuted_batches(images, 3, 0, flip=0.5)
+    num_left = 0
+    for _ in range(5):
+        expected, found, mixed = next(plain), next(flipped), next(some)
+        assert found.pixel_values.equal(expected.pixel_values) and found.metadata == expected.metadata
+        num_left += (mixed.pixel_values[..., 0] == -1).all(dim=(1, 2)).sum().item()
+    assert 0 < num_left < 15
 
 
 def test_ranks_stream_different_images(shards):

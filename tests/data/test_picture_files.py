@@ -73,6 +73,12 @@ def test_names_do_not_leave_the_folder(folder):
             _ = name in files
 
 
+def test_pictures_of_too_many_pixels_are_refused_by_their_header(folder, monkeypatch):
+    monkeypatch.setattr(picture_files, "MAX_PIXELS", 15)
+    with pytest.raises(ValueError, match=r"0\.png has 16 pixels, more than the limit of 15"):
+        PictureFiles(folder, Encoder()).check("0.png")
+
+
 def test_store_first_then_files(folder, tmp_path, vocabulary, make_store):
     store = make_store("codes")
     path = write(tmp_path / "t.jsonl", [talk("a", "codes-1.png", "2.png"), talk("b", "nowhere.png")])

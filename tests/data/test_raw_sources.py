@@ -6,11 +6,15 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import ClassVar
 
 import datasets
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,7 +23,7 @@ from pyarrow import parquet
 from data.augment import Augment, AugmentConfig
 from data.ordered_map import ordered_map
 from data.shard_names import Part, check_spec, modified, split_part
-from data.shards import Order, count_samples, iterate_prepared, iterate_shards, units
+from data.shards import Order, count_samples, iterate_prepared, iterate_shards, select_samples, units
 
 
 def png(color: int) -> bytes:
@@ -143,6 +147,11 @@ def test_parquet_files_are_shards(tmp_path: Path):
     assert seen(through) == expected
     parts = units(through)
     assert len(parts) == 2 and [row for part in parts for row in seen(part)] == expected
+    ranks = [seen(through, shuffle_seed=2, rank=rank, world_size=2) for rank in range(2)]  # a file for each
+    assert sorted(map(sorted, ranks)) == [expected[:3], expected[3:]]
+    unnamed = [[s.key for s in iterate_shards(spec)] for spec in (f"{through}&key=caption", parts)]
+    assert unnamed == [[f"caption {i}" for i in range(5)], [f"k{i}" for i in range(5)]]
+    assert [s.key for _, s in select_samples(through, lambda place: True)] == unnamed[1]
     (tmp_path / "2.parquet").write_bytes(b"no parquet")
     with pytest.raises(ValueError, match=r"1 of 6 samples .*2\.parquet"):
         seen(tmp_path)
@@ -197,6 +206,35 @@ def test_paths_in_rows_are_not_followed_out_of_their_data_set(tmp_path: Path):
     datasets.Dataset.from_dict(table).to_parquet(str(tmp_path / "set" / "0.parquet"))
     for spec in (f"{tmp_path}/set", f"datasets:{tmp_path}/set"):
         assert [key for key, _, _ in seen(spec, limit_bad_share=0.4)] == ["k0", "k2"]
+
+
+class Hub(MemoryFileSystem):
+    """Stands in for the hub's file system."""
+
+    protocol = "hf"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("hf://"))
+
+
+def test_paths_in_rows_are_followed_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog):
+    monkeypatch.setitem(_registry, "hf", Hub)
+    with fsspec.open("hf://datasets/nobody/set@main/1.png", "wb") as file:
+        file.write(png(7))
+    table = rows(3) | {"id": [None] * 3}
+    for row, name in ((1, "1.png"), (2, "gone.png")):
+        table["image"][row] = {"bytes": None, "path": f"hf://datasets/nobody/set@main/{name}"}
+    (tmp_path / "set").mkdir()
+    for name in "ab":
+        datasets.Dataset.from_dict(table).to_parquet(str(tmp_path / "set" / f"{name}.parquet"))
+    own = [("000000", "caption 0", 0), ("000001", "caption 1", 7)]
+    expected = [(f"{part}-{number}", caption, color) for part in ("00000", "00001") for number, caption, color in own]
+    for spec in (f"datasets:{tmp_path}/set", units(f"datasets:{tmp_path}/set")):
+        assert seen(spec, limit_bad_share=0.4) == expected
+    assert "row 2: FileNotFoundError" in caplog.text
 
 
 @pytest.mark.parametrize("num_blocks", range(1, 8))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data import shards
 from data.shard_names import expand_shards
-from data.shards import count_samples, iterate_shards, select_samples, spread_samples, units
+from data.shards import Order, count_samples, iterate_prepared, iterate_shards, select_samples, spread_samples, units
 
 
 def png(color: str = "red") -> bytes:
@@ -108,6 +108,15 @@ def test_a_bad_start_of_a_long_run_stops_it_early(tmp_path: Path, monkeypatch):
     assert len(seen) <= 1
 
 
+def test_damage_between_two_samples_steps_over_no_check(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(shards, "_CHECK_EVERY", 3)
+    write_tar(tmp_path / "0.tar", good("a", "b"))
+    (tmp_path / "1.tar").write_bytes(b"no tar" * 100)
+    write_tar(tmp_path / "2.tar", good("c", "d"))
+    with pytest.raises(ValueError, match="1 of 4 samples"):
+        keys(tmp_path)
+
+
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_a_truncated_tar_gives_what_it_still_holds(tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture):
     path = write_tar(tmp_path / "x.tar", [*good("a", "b"), ("c.png", bytes(range(256)) * 400)], mode)
@@ -117,6 +126,37 @@ def test_a_truncated_tar_gives_what_it_still_holds(tmp_path: Path, mode: str, ca
     assert f"in {path}: " in caplog.text and "(it gave 1 samples before)" in caplog.text
     with pytest.raises(ValueError, match=r"x\.tar with"):
         keys(path)
+
+
+@pytest.mark.parametrize("shuffle_seed", [None, 0])
+def test_a_resumed_stream_counts_what_was_good_before_it(tmp_path: Path, shuffle_seed):
+    """And of ranks that all read the damaged shard, one counts it, in another epoch another."""
+    path = write_tar(tmp_path / "0.tar", good(*(f"a{i}" for i in range(9))))
+    path.write_bytes(path.read_bytes()[:-6000])
+    specs = [path, write_tar(tmp_path / "1.tar", good(*(f"b{i}" for i in range(9))))]
+
+    def rest(start: int, order: Order, limit: float) -> int:
+        return len(list(iterate_prepared(specs, lambda sample: sample, order, start=start, limit_bad_share=limit)))
+
+    whole = rest(0, Order(shuffle_seed), 0.1)
+    assert 9 < whole < 18 and rest(whole - 1, Order(shuffle_seed), 0.1) == 1
+    with pytest.raises(ValueError, match=f"1 of {whole + 1} samples"):
+        rest(whole - 1, Order(shuffle_seed), 0.05)
+    for epoch in range(3):
+        assert sum(rest(0, Order(shuffle_seed, epoch, rank, 3), (rank == epoch) / 4) for rank in range(3)) == whole
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_members_and_headers_that_unpack_to_too_much_are_not_read(tmp_path: Path, mode: str, monkeypatch, caplog):
+    monkeypatch.setattr("data.raw_sample.MAX_BYTES", 5000)
+    monkeypatch.setattr("data.read_tar.MAX_BYTES", 5000)
+    bombs = [("b.png", png()), ("b.txt", bytes(6000)), ("c.png", png() + bytes(6000)), ("c.txt", b"c")]
+    path = write_tar(tmp_path / "x.tar", [*good("a"), *bombs, ("d.npy", bytes(6000)), *good("d")], mode)
+    assert keys(path, limit_bad_share=0.5) == ["a", "d"]  # what nothing reads may be long
+    for key in "bc":
+        assert f"skipped {key} in {path}: a file of it has 60" in caplog.text or key == "c"
+    write_tar(path, [*good("a"), ("x" * 6000 + ".txt", b""), *good("z")], mode)
+    assert keys(path, limit_bad_share=0.5) == ["a"] and "a header of 60" in caplog.text
 
 
 def test_a_file_that_is_no_tar(tmp_path: Path):

@@ -1,6 +1,7 @@
 """The tokenizer against the unwrapped tower, its own parts, and its saved self."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,8 @@ def test_identity_follows_what_decides_codes_and_nothing_else(tokenizer):
         tokenizer.decoder.head[2].bias.add_(1)
     assert tokenizer.tokenizer_id == identity
     tokenizer.semantic_quantizer.codebooks[0].embedding.add_(1)
+    assert tokenizer.tokenizer_id != identity
+    identity, tokenizer.config = tokenizer.tokenizer_id, replace(tokenizer.config, crop="pad")
     assert tokenizer.tokenizer_id != identity
 
 

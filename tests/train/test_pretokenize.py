@@ -5,6 +5,8 @@ import tarfile
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +14,14 @@ import torch
 from PIL import Image
 
 from data.codes import CodeStore
-from data.image_batches import ImageSet
+from data.image_batches import ImageSet, describe
 from data.images import ImageTransform
+from data.shards import iterate_shards
+from eval.responder import Responder
 from tests.train.tiny_mllm import make_world, run_ranks
 from tokenizer import DualTokenizer
 from train.config import load_config
+from train.picture_encoder import TokenizerEncoder
 from train.pretokenize import PretokenizeConfig, main
 
 SIZES = (5, 3, 4)  # images of each shard
@@ -26,6 +31,8 @@ SIZES = (5, 3, 4)  # images of each shard
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pretokenize")
     make_world(folder)
+    choices = folder / "tokenizer/config.json"
+    choices.write_text(choices.read_text().replace('"crop": "center"', '"crop": "pad"'))  # pictures are no squares
     rng, index = np.random.default_rng(0), 0
     for shard, size in enumerate(SIZES):
         with tarfile.open(folder / f"s-{shard}.tar", "w") as tar:
@@ -56,7 +63,8 @@ def config(folder, tmp_path) -> PretokenizeConfig:
 @torch.no_grad()
 def assert_codes_of_a_plain_pass(config: PretokenizeConfig) -> None:
     tokenizer = DualTokenizer.from_pretrained(config.tokenizer)
-    images = ImageSet(config.source, ImageTransform(tokenizer.image_size))
+    transform = ImageTransform(tokenizer.image_size, "pad")
+    images = ImageSet(config.source, transform)
     store = CodeStore.open(config.out, tokenizer.tokenizer_id)
     assert len(store) == len(images) == sum(SIZES) and store.provenance["source"] == config.source
     for i, metadata in enumerate(images.metadata):
@@ -65,6 +73,10 @@ def assert_codes_of_a_plain_pass(config: PretokenizeConfig) -> None:
         assert (store.key(i), store.captions(i)) == (str(i), [f"picture {i}"])
         assert store.metadata(i) == metadata
     assert load_config(PretokenizeConfig, Path(config.out, "config.yaml")) == config
+    pictures = [sample.image for sample in iterate_shards(config.source)]
+    for i, pair in enumerate(TokenizerEncoder(tokenizer, batch_size=2).encode(pictures)):  # as training does on the fly
+        np.testing.assert_array_equal(store.codes(i), pair)
+    assert Responder(SimpleNamespace(tokenizer=tokenizer), 1).transform == transform  # and a chat
     assert [path.name for path in Path(config.out).parent.iterdir()] == ["codes"]
 
 
@@ -95,6 +107,26 @@ def test_no_more_than_one_batch_of_pictures_is_decoded_ahead(config, monkeypatch
     num_decoded, num_ahead, num_encoded = 0, [], 0
     main(replace(config, out=f"{config.out}-2"))
     assert max(num_ahead) <= 2 + 2 * config.batch_size + 1  # the batch, two more that threads prepare
+
+
+def test_pictures_are_decoded_while_the_tower_works(config, monkeypatch):
+    """The first of the second batch waits for the tower, and the tower for it."""
+    encode, is_at_work, is_decoded = DualTokenizer.encode, Event(), Event()
+
+    def wait_for_the_tower(sample):
+        if sample.key == "2":
+            assert is_at_work.wait(10)
+            is_decoded.set()
+        return describe(sample)
+
+    def wait_for_the_picture(self, pixel_values):
+        is_at_work.set()
+        assert is_decoded.wait(10)
+        return encode(self, pixel_values)
+
+    monkeypatch.setattr("train.pretokenize.describe", wait_for_the_tower)
+    monkeypatch.setattr(DualTokenizer, "encode", wait_for_the_picture)
+    main(config)
 
 
 def test_a_stopped_run_continues_with_the_shard_it_was_at(config, monkeypatch):
