@@ -19,8 +19,11 @@ import torch
 from benchmarks import train_step, visual_loss
 from benchmarks.timing import machine, medians, write_json
 from benchmarks.unified_sizes import Sizes, build, drawings, flops
+from data.batch import Batch
 from mllm.loss import loss
 from mllm.model import UnifiedModel
+from train.flops import Work
+from train.memory import activations, logits
 
 FULL = Sizes(gradient_checkpointing=True)
 TINY = Sizes(scale=64, num_layers=2, context_length=64, grid=(2, 2), gradient_checkpointing=True)
@@ -90,8 +93,17 @@ def throughput(
         "tokens per second": batch.input_ids.numel() / seconds,
         "mfu": sum(counted.values()) / seconds / rate,
         "flops": counted,
+        "estimated gigabytes": estimated_bytes(model, batch) / 1e9,
         "peak gigabytes": torch.cuda.max_memory_allocated() / 1e9 if is_cuda else None,
     }
+
+
+def estimated_bytes(model: UnifiedModel, batch: Batch) -> float:
+    """At the end of the forward pass, as train/memory.py counts it, beside states all of the weights' precision."""
+    dtype, work = model.llm.dtype, Work.of(batch)
+    precision = "bf16" if dtype == torch.bfloat16 else "fp32"
+    states = 4 * sum(p.numel() * p.itemsize for p in model.parameters())  # weights, gradients, two moments
+    return states + activations(model, work, precision, checkpointing=True) + logits(model, work, precision)
 
 
 if __name__ == "__main__":

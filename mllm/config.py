@@ -52,14 +52,15 @@ class VisualSpec:
         return self.num_patches, self.depth
 
     @classmethod
-    def of(cls, tokenizer: DualTokenizer) -> "VisualSpec":
+    def of(cls, tokenizer: DualTokenizer, tokenizer_id: str | None = None) -> "VisualSpec":
+        """`tokenizer_id`, where it is known, saves the time to hash the weights."""
         quantizer = tokenizer.config.pixel
         return cls(
             grid=tokenizer.grid,
             depth=quantizer.depth,
             codebook_size=quantizer.codebook_size,
             code_dim=quantizer.code_dim,
-            tokenizer_id=tokenizer.tokenizer_id,
+            tokenizer_id=tokenizer_id or tokenizer.tokenizer_id,
         )
 
 

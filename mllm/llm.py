@@ -42,7 +42,7 @@ def build_llm(
         except (ValueError, SafetensorError) as error:
             reason = str(error).split(". ")[0].splitlines()[0]  # transformers goes on to name every model it has
             raise ValueError(f"llm.path={config.path!r} holds no language model that can be read: {reason}.") from error
-        _grow(llm, new_ids, whole)
+        grow(llm, new_ids, whole)
     return prepare(llm, config, vocab_size)
 
 
@@ -51,13 +51,16 @@ def outline_llm(config: LLMConfig, vocab_size: int, new_ids: Sequence[int] = ())
     llm_config = qwen2_config(config, vocab_size) if config.path is None else AutoConfig.from_pretrained(config.path)
     llm = llm_from_config(llm_config, "sdpa", torch.float32)
     if config.path is not None:
-        _grow(llm, new_ids, nullcontext)
+        grow(llm, new_ids)
     return prepare(llm, config, vocab_size)
 
 
-def _grow(
-    llm: PreTrainedModel, new_ids: Sequence[int], whole: Callable[[nn.Parameter], AbstractContextManager]
+def grow(
+    llm: PreTrainedModel,
+    new_ids: Sequence[int],
+    whole: Callable[[nn.Parameter], AbstractContextManager] = nullcontext,
 ) -> None:
+    """Gives pretrained weights rows for the tokens that their vocabulary was given (mllm/new_tokens.py)."""
     if new_ids and min(new_ids) <= llm.config.vocab_size:  # else the vocabulary is another model's: see `prepare`
         add_tokens(llm, new_ids, whole)
 

@@ -23,6 +23,9 @@ def test_the_gpu_benchmark_leaves_its_figures(tmp_path):
     losses = figures["visual loss"]["losses"]
     assert losses["ours"] == pytest.approx(losses["plain"], rel=1e-5)
     assert figures["training, 8 row(s)"]["tokens per second"] > 0 and figures["training, 1 row(s)"]["mfu"] > 0
+    assert (
+        0 < figures["training, 1 row(s)"]["estimated gigabytes"] < figures["training, 8 row(s)"]["estimated gigabytes"]
+    )
     shares = figures["step / bare LLM, 1 row"]["share of ours"]
     assert set(shares) == {"LLM without logits", "embedding", "heads", "visual loss", "text loss"}
 

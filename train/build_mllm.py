@@ -66,7 +66,8 @@ def begin(
     torch.manual_seed(seed)  # the same weights on every rank
     with partitioned_loading(engine, world) if model.llm.path else nullcontext():
         llm = build_llm(model.llm, len(vocabulary), engine.dtype, vocabulary.new_ids, whole)
-    spec, codebooks = VisualSpec.of(dual_tokenizer), dual_tokenizer.codebooks()
+    codebooks = dual_tokenizer.codebooks()
+    spec = VisualSpec.of(dual_tokenizer, codebooks.tokenizer_id)
     unified_model = UnifiedModel(model, spec, len(vocabulary), codebooks, dtype=engine.dtype, llm=llm)
     return Unified(unified_model, vocabulary, dual_tokenizer)
 

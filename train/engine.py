@@ -61,6 +61,14 @@ class EngineConfig:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
+    def gradient_dtype(self) -> torch.dtype:
+        """In which the gradients of micro-batches are added up. In bf16, small ones would vanish beside the sum.
+
+        Below stage 2 DeepSpeed cannot part it from the weights' (stage 0), or only by another optimizer (stage 1).
+        """
+        return torch.float32 if self.zero_stage >= 2 else self.dtype
+
+    @property
     def compute_dtype(self) -> torch.dtype:
         """Of most products."""
         return torch.float32 if self.precision == "fp32" else torch.bfloat16
@@ -93,6 +101,7 @@ def deepspeed_config(
         "train_batch_size": rows_per_batch * config.accumulation * world_size,
         "gradient_clipping": gradient_clipping,
         "bf16": {"enabled": config.precision == "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32" if config.gradient_dtype == torch.float32 else None},
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,  # torch's AdamW: DeepSpeed's own compiles for a minute
         "zero_force_ds_cpu_optimizer": False,
@@ -103,7 +112,8 @@ def deepspeed_config(
 @contextmanager
 def partitioned_loading(config: EngineConfig, world: World) -> Iterator[None]:
     """Inside, transformers makes models in ZeRO-3 partitions: `from_pretrained` loads straight into them, and what
-    `from_config` makes is filled through `whole`. No rank holds the model in full.
+    `from_config` makes is filled through `whole`. No rank holds the model in full; the main one maps all safetensors
+    files of a pretrained LLM, whose pages the kernel reads when they are copied and may drop again.
 
     Only for pretrained weights. What is drawn at random stays outside, so that all ranks draw the same numbers. Never a
     bare zero.Init around a constructor: transformers would initialise empty partitions, in silence.

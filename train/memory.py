@@ -3,7 +3,7 @@
 States (ZeRO, arXiv 1910.02054, section 3): with Ψ parameters of which Ψ' learn, b bytes a weight and N GPUs,
 
     weights     b·Ψ             over N from stage 3 on
-    gradients   b·Ψ'            over N from stage 2 on
+    gradients   b·Ψ'            over N from stage 2 on, where they are added up in fp32: 4·Ψ'
     optimizer   8·Ψ' + 4·Ψ'     over N from stage 1 on: Adam's two moments, and an fp32 copy of the weights where
                                 DeepSpeed keeps one; another 4·Ψ' for the weights' average (`ema.decay`)
 
@@ -53,7 +53,7 @@ def states(model: UnifiedModel, engine: EngineConfig, num_gpus: int, averaged: b
     gathered = min(whole, MAX_LIVE) if stage == 3 else 0
     return States(
         weights=0 if engine.offload_parameters else size * whole / share(3),
-        gradients=0 if engine.offload_optimizer and stage > 1 else size * learned / share(2),
+        gradients=0 if engine.offload_optimizer and stage > 1 else engine.gradient_dtype.itemsize * learned / share(2),
         optimizer=0 if engine.offload_optimizer else 4 * fp32_numbers * learned / share(1),
         buffers=size * (2 * min(engine.bucket_size, learned) + gathered),
     )

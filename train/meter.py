@@ -1,5 +1,7 @@
 """Means of what the unified model reports, over micro-batches and ranks: per modality, per codebook, per depth."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,13 +24,29 @@ class LossMeter:
         flat = torch.cat([part.detach().double().flatten() for part in sums])
         self._total = flat if self._total is None else self._total + flat
 
+    def sums(self) -> LossSums | None:
+        """Everything added on all ranks since the last `means`, if anything was; a collective of all ranks."""
+        if self._total is None:
+            return None
+        parts = self.world.sum(self._total).cpu().split([shape.numel() for shape in self._shapes])
+        return LossSums(*(part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of all ranks together, for any number of them to go on with; a collective."""
+        sums = self.sums()
+        return {} if sums is None else sums._asdict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """On every rank: the main one takes the sums over, the others begin at zero."""
+        if state:
+            sums = LossSums(**state)
+            self.add(LossSums(*(self.world.is_main * part.to(self.world.device) for part in sums)))
+
     def means(self) -> dict[str, float]:
         """Flat metrics over everything added on all ranks since the last call; a collective of all ranks."""
-        if self._total is None:
+        sums, self._total = self.sums(), None
+        if sums is None:
             return {}
-        parts = self.world.sum(self._total).cpu().split([shape.numel() for shape in self._shapes])
-        sums = LossSums(*(part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)))
-        self._total = None
         num_text, num_visual = sums.text_count.clamp(min=1), sums.visual_count.clamp(min=1)
         metrics = {"loss": loss(sums, self.weights, (sums.text_count + sums.visual_count).clamp(min=1)).item()}
         if sums.text_count:

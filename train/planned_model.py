@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig, Qwen2Config
 
+from data.vocabulary import Vocabulary
 from mllm.config import LLMConfig, VisualSpec
-from mllm.llm import llm_from_config, prepare, qwen2_config
+from mllm.llm import grow, llm_from_config, prepare, qwen2_config
 from mllm.lora import add_adapters
 from mllm.model import UnifiedModel
 from mllm.pretrained import read_sizes
@@ -60,7 +61,10 @@ def planned_model(config: TrainMllmConfig) -> tuple[UnifiedModel, list[str]]:
         vocabulary_size = llm_sizes.vocab_size
     with torch.device("meta"):
         attention = resolve_attention(sizes.llm.attn_implementation, required=False)
-        llm = prepare(llm_from_config(llm_sizes, attention, torch.float32), sizes.llm, vocabulary_size)
+        llm = llm_from_config(llm_sizes, attention, torch.float32)
+        if config.init is None and sizes.llm.path and config.vocabulary and Path(config.vocabulary).is_dir():
+            grow(llm, Vocabulary.from_pretrained(config.vocabulary).new_ids)
+        llm = prepare(llm, sizes.llm, vocabulary_size)
         model = UnifiedModel(sizes, visual, vocabulary_size, codebooks, llm=llm)
         if config.has_adapters:
             add_adapters(llm, config.lora, config.loop.seed)
@@ -71,7 +75,8 @@ def planned_model(config: TrainMllmConfig) -> tuple[UnifiedModel, list[str]]:
 def tokenizer_of(folder: str | None) -> tuple[VisualSpec, Codebooks, list[str]]:
     if folder is not None and Path(folder).is_dir():
         tokenizer = DualTokenizer.from_pretrained(folder)
-        return VisualSpec.of(tokenizer), tokenizer.codebooks(), []
+        codebooks = tokenizer.codebooks()
+        return VisualSpec.of(tokenizer, codebooks.tokenizer_id), codebooks, []
     with torch.device("meta"):
         book = torch.empty(1, PAPER_TOKENIZER.codebook_size, PAPER_TOKENIZER.code_dim)
         project = LinearProjection(PAPER_TOKENIZER.code_dim, PAPER_TOWER_WIDTH)

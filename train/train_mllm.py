@@ -248,12 +248,14 @@ class Trainer:
         self.loader.load_state_dict(state["loader"])
         self.num_skipped = state["num_skipped"]
         self.spikes.load_state_dict(state["spikes"])
+        self.meter.load_state_dict(state.get("meter", {}))  # older checkpoints have none
         self.run.rewind(state["step"])
         return state["step"]
 
     def save(self, step: int) -> None:
         state = {"step": step, "loader": self.loader.state_dict(), "num_skipped": self.num_skipped}
-        self.writer.save(step, self.engine.files({**state, "spikes": self.spikes.state_dict()}))
+        state |= {"spikes": self.spikes.state_dict(), "meter": self.meter.state_dict()}
+        self.writer.save(step, self.engine.files(state))
 
     def end_early(self, step: int) -> None:
         self.writer.finish()

@@ -9,10 +9,11 @@ from transformers import LlamaTokenizer
 from data.vocabulary import Vocabulary
 from mllm.config import LLMConfig, UnifiedConfig
 from mllm.llm import build_llm
-from tests.train.tiny_mllm import TOWER, make_world
-from train.build_mllm import begin, continue_from, frozen_weights, outline
+from tests.train.tiny_mllm import TOWER, make_world, tiny_config
+from train.build_mllm import begin, continue_from, frozen_weights, open_vocabulary, outline
 from train.distributed import World
 from train.engine import EngineConfig
+from train.planned_model import planned_model
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,22 @@ def test_an_export_has_the_rows_of_tokens_that_the_llm_lacked(world, tmp_path, n
     tokenizer, engine = str(world / "tokenizer"), EngineConfig(zero_stage=0, precision="bf16")
     made = begin(config, tokenizer, text, 0, engine, World()).model
     outlined = outline(None, config, tokenizer, str(tmp_path / "text")).model
-    shapes = [{name: p.shape for name, p in model.named_parameters()} for model in (made, outlined)]
-    assert shapes[0] == shapes[1]
+    sizes = {"llm": {"path": str(tmp_path / "llm")}, "heads": None}
+    trainable = ["llm", "projector"]
+    planned, _ = planned_model(tiny_config(world, vocabulary=str(tmp_path / "text"), model=sizes, trainable=trainable))
+    shapes = [{name: p.shape for name, p in model.named_parameters()} for model in (made, outlined, planned)]
+    assert shapes[0] == shapes[1] == shapes[2]
     frozen = frozen_weights(None, config, text, engine.dtype)
     assert len(frozen) > 9 and all(torch.equal(made.get_parameter(name), weight) for name, weight in frozen.items())
+
+
+def test_tokens_that_a_vocabulary_lacks_are_named_once(tmp_path, caplog):
+    LlamaTokenizer().train_new_from_iterator(["Draw: a red apple"] * 4, 300).save_pretrained(tmp_path)
+    for rank in (0, 1):
+        text = open_vocabulary(str(tmp_path), 0, [], tmp_path, fresh=True, world=World(rank=rank, size=2))
+    (warning,) = (message for message in caplog.messages if "lacks" in message)
+    lacking = text.tokenizer.convert_ids_to_tokens(text.new_ids)
+    assert lacking and f"{tmp_path} lacks {', '.join(lacking)}: added" in warning
 
 
 def test_a_later_stage_has_its_own_kind_of_attention(world, tmp_path):

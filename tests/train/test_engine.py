@@ -74,14 +74,15 @@ ENGINES = {
     ),
     "zero 2, offloaded": EngineConfig(zero_stage=2, accumulation=2, offload_optimizer=True),
 }
-HALF = {f"{name}, bf16": replace(ENGINES[name], precision="bf16") for name in ("zero 3", "zero 1", "zero 0")}
+HALF = {f"{name}, bf16": replace(ENGINES[name], precision="bf16") for name in ("zero 3", "zero 2", "zero 1", "zero 0")}
 RESUMABLE = {name: ENGINES[name] for name in ("zero 3", "zero 2", "zero 1", "zero 0", "zero 3, offloaded")}
 RESUMABLE |= {name: HALF[name] for name in ("zero 3, bf16", "zero 0, bf16")}
-SKIPPING = ("zero 3", "zero 1", "zero 0")
+SKIPPING = ("zero 3", "zero 1", "zero 0", "zero 3, offloaded", "zero 3, bf16", "zero 0, bf16")
 # What two ranks saved, and what one rank goes on with; the stage may change as well.
 OTHER_WORLDS = {"zero 3": "zero 3", "zero 1": "zero 1", "zero 0": "zero 0", "zero 2": "zero 3"}
 OTHER_WORLDS |= {"zero 3, bf16": "zero 3, bf16"}
 CLIPPING = {"gradient_clipping": 0.1, "learning_rate": 1e-3, "weight_decay": 0.1}
+ADDING_IN_FP32 = ("zero 3, bf16", "zero 2, bf16")
 LOUD = 10.0  # so much larger is the first of two gradients that are clipped
 ADAPTERS = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": ["q_proj", "down_proj"]}
 ADAPTED = {"trainable": ["lora", "projector", "heads"], "lora": ADAPTERS}
@@ -176,7 +177,7 @@ def two_ranks(folder: Path) -> None:
     for name in RESUMABLE:
         seen[f"{name} resumed"] = save_and_resume(folder, name, world)
     for name in SKIPPING:
-        seen[f"{name} skipped"] = skip_a_step(folder, ENGINES[name], world)
+        seen[f"{name} skipped"] = skip_a_step(folder, {**ENGINES, **HALF}[name], world)
     seen["full disk"] = fill_the_disk_of_one_rank(folder, world)
     for name, engine in ENGINES.items():
         seen[f"{name} adapted"] = compare_to_one_process(folder, engine, world, **ADAPTED)
@@ -194,6 +195,8 @@ def two_ranks(folder: Path) -> None:
     seen["checkpointed autocast"] = autocast(folder, replace(ENGINES["zero 3"], precision="autocast"), world, True)
     for name, engine in HALF.items():
         seen[name] = half_precision(folder, engine, world)
+    for name in ADDING_IN_FP32:
+        seen[f"{name} small"] = add_small_gradients(folder, HALF[name], world)
     if world.is_main:
         torch.save(seen, folder / "seen.pt")
 
@@ -411,6 +414,17 @@ def half_precision(folder: Path, engine: EngineConfig, world: World) -> dict:
     if engine.zero_stage > 0:
         seen["masters"] = {name: safe_get_full_fp32_param(p).clone() for name, p in model.named_parameters()}
     return {**seen, "codebooks": model.codebooks.pixel.dtype}
+
+
+def add_small_gradients(folder: Path, engine: EngineConfig, world: World) -> list[float]:
+    """Norms of one micro-batch's gradient g, and of g + 16 · 2⁻¹⁰ g; g + 2⁻¹⁰ g is g in bf16."""
+    setting = Setting(folder, replace(engine, accumulation=17), world, optimizer={"learning_rate": 0.0})
+    batch, norms = next(setting.steps).micro_batches[0], []
+    for small in (0.0, 2.0**-10):
+        for factor in (1.0, *(16 * [small])):
+            setting.backward([batch], 100, factor)
+        norms.append(setting.engine.step())
+    return norms
 
 
 @pytest.fixture(scope="module")
@@ -704,6 +718,12 @@ def test_bf16_casts_the_weights_and_not_the_codebooks(name, seen):
     assert {weight.dtype for weight in half["weights"].values()} == {torch.bfloat16}
     assert half["codebooks"] == torch.float32 and half["norm"] == pytest.approx(seen["zero 3"]["norm"], rel=0.05)
     assert math.sqrt(sum(norm**2 for norm in half["part norms"].values())) == pytest.approx(half["norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ADDING_IN_FP32)
+def test_small_micro_batches_do_not_vanish_in_bf16(name, seen):
+    one, all_of_them = seen[f"{name} small"]
+    assert all_of_them / one == pytest.approx(1 + 16 * 2**-10, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["zero 3, bf16", "zero 1, bf16"])

@@ -4,14 +4,15 @@ Long because starting processes takes seconds: the stages of one script serve ev
 """
 
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import yaml
 from safetensors.torch import load_file
 
 from data.batch import Batch
+from data.loader import Loader
+from data.vocabulary import Vocabulary
 from heads.config import DepthHeadConfig
 from heads.sampling import SamplingConfig
 from mllm.answer import answer
@@ -33,7 +36,7 @@ from mllm.weights import WeightFiles
 from tests.train.tiny_mllm import make_world, run_ranks, tiny_config, tiny_document
 from tokenizer import Codebooks, DualCodes
 from train import train_mllm
-from train.checkpoint import latest_checkpoint, load_state
+from train.checkpoint import checkpoint_step, latest_checkpoint, load_state
 from train.config import load_config
 from train.distributed import World
 from train.export import export
@@ -41,10 +44,11 @@ from train.info import describe
 from train.meter import LossMeter
 from train.parameters import PartsOptimizerConfig, group_parameters
 from train.run import Run, read_log
+from train.spikes import MIN_STEPS
 from train.train_mllm import TrainMllmConfig, main
 from train.unigram import TargetCounts, count_targets, unigram_losses
 
-STEPS = 24
+STEPS, LOG_EVERY = 24, 5
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -60,7 +64,8 @@ def launch(config: Path, *overrides: str) -> subprocess.Popen:
 
 
 def finish(*runs: tuple[Path, list[str]]) -> None:
-    """In each of two processes: what is left of one run after the other."""
+    """In each of two processes: what is left of one run after the other, and what is warned of."""
+    logging.getLogger(train_mllm.__name__).addHandler(logging.FileHandler(runs[0][0].with_name("warnings.txt")))
     for config, overrides in runs:
         main(load_config(TrainMllmConfig, config, overrides))
 
@@ -86,20 +91,23 @@ def killed(tmp_path_factory: pytest.TempPathFactory, alone: Path) -> dict[str, A
     make_world(folder)
     validation = {"sources": tiny_document(folder)["data"]["sources"][:2], "every": 7}
     samples = {"prompts": ["a red apple"], "every": 8, "sampling": {"temperature": 0.5}}
-    loop = {"steps": STEPS, "log_every": 1, "checkpoint_every": 4, "save_in_background": True}
+    loop = {"steps": STEPS, "log_every": LOG_EVERY, "checkpoint_every": 4, "save_in_background": True}
     looking = {"validation": validation, "samples": samples, "ema": {"decay": 0.5}}
+    looking["spikes"] = {"loss": 0.1, "grad_norm": 0.0, "window": MIN_STEPS}  # every step, once so many were seen
     config = folder / "tiny.yaml"
     config.write_text(yaml.safe_dump(tiny_document(folder, loop=loop, **looking)))
     quiet, killed = folder / "quiet", folder / "killed"
-    stop_after(launch(config, f"out={killed}"), killed / "log.jsonl", 3, signal.SIGTERM)
+    never = "loop.checkpoint_every=0"
+    stop_after(launch(config, f"out={killed}", never), killed / "log.jsonl", LOG_EVERY, signal.SIGTERM)
     checkpoint, logged = latest_checkpoint(killed / "checkpoints"), read_log(killed / "log.jsonl")[-1]["step"]
-    stop_after(launch(config, f"out={killed}"), killed / "log.jsonl", logged + 6, signal.SIGKILL)
+    stop_after(launch(config, f"out={killed}"), killed / "log.jsonl", logged + LOG_EVERY, signal.SIGKILL)
     assert not (killed / "result.json").exists()
     half_way(alone / "one", alone / "two")
     changes = ["engine.accumulation=2", "loop.allow_changes=[engine.accumulation]"]
     runs = [[f"out={killed}"], [f"out={quiet}", "loop.save_in_background=false"]]
     run_ranks(finish, 2, *((config, run) for run in runs), (alone / "one.yaml", [f"out={alone / 'two'}", *changes]))
-    return {"quiet": quiet, "killed": killed, "saved": checkpoint.name, "logged": logged}
+    saved = checkpoint_step(checkpoint)
+    return {"quiet": quiet, "killed": killed, "config": config, "saved": saved, "logged": logged}
 
 
 def half_way(run: Path, copy: Path) -> None:
@@ -122,7 +130,7 @@ def test_two_processes_go_on_where_one_stopped(killed, alone):
 
 
 def test_sigterm_saves_the_step_it_reached(killed):
-    assert killed["saved"] == f"step-{killed['logged']:06d}"
+    assert killed["logged"] <= killed["saved"] < killed["logged"] + LOG_EVERY
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights_bit_for_bit(killed):
@@ -156,11 +164,28 @@ def test_its_log_result_and_pictures_are_the_same_too(killed):
 
     quiet, resumed = ([without_clocks(line) for line in read_log(killed[n] / "log.jsonl")] for n in ("quiet", "killed"))
     assert quiet == resumed
-    assert Counter(line["step"] for line in quiet if "grad_norm" in line) == Counter(range(1, STEPS + 1))
+    logged = [line["step"] for line in quiet if "grad_norm" in line]
+    assert logged == [*range(LOG_EVERY, STEPS, LOG_EVERY), STEPS]
     results = [json.loads((killed[name] / "result.json").read_text()) for name in ("quiet", "killed")]
     assert without_clocks(results[0]) == without_clocks(results[1])
     pictures = [{p.name: p.read_bytes() for p in (killed[n] / "samples").iterdir()} for n in ("quiet", "killed")]
     assert pictures[0] == pictures[1] and len(pictures[0]) == STEPS // 8
+
+
+def test_a_spike_is_logged_with_the_documents_of_both_ranks_and_warned_of_once(killed):
+    config, vocabulary = load_config(TrainMllmConfig, killed["config"]), killed["quiet"] / "vocabulary"
+    loaders = [Loader(config.data, Vocabulary.from_pretrained(vocabulary), None, rank, 2, 2) for rank in (0, 1)]
+    steps = list(zip(*(islice(loader, STEPS) for loader in loaders), strict=True))[MIN_STEPS:]
+    keys = [[key for data in ranks for batch in data.micro_batches for key in batch.keys] for ranks in steps]
+    spikes = [line for line in read_log(killed["quiet"] / "log.jsonl") if "spike" in line]
+    assert {line["step"]: line["spike"] for line in spikes} == {
+        step: ", ".join(own) for step, own in enumerate(keys, MIN_STEPS + 1)
+    }
+    assert all(line["spike.loss"] > 0.1 * line["spike.loss_median"] > 0 for line in spikes)
+    assert json.loads((killed["quiet"] / "result.json").read_text())["spikes"] == len(spikes) == STEPS - MIN_STEPS
+    warnings = killed["config"].with_name("warnings.txt").read_text()
+    for step, own in enumerate(keys, MIN_STEPS + 1):  # by the main rank alone, in each of two runs
+        assert warnings.count(f"step {step}: loss ") == warnings.count(f": {', '.join(own[:5])}\n") in (1, 2)
 
 
 def test_the_result_names_its_figures(killed):
