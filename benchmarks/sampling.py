@@ -1,27 +1,27 @@
-"""Drawing images, against a loop as it is usually written, and against what the memory's bandwidth allows.
+r"""Drawing images, against a loop as it is usually written, and against what the memory's bandwidth allows.
 
     python -m benchmarks.sampling --size tiny --json sampling.json
-    python -m benchmarks.sampling --size full --dtype bfloat16 --batches 1 4 16 --runtimes eager compile --no-reference
+    python -m benchmarks.sampling --size full --dtype bfloat16 --batches 1 4 16 --runtimes eager compile \
+        --no-reference --repeats 1 --json sampling.json
 
 The usual loop draws one image at a time, runs each head over all depths anew for every code, and computes text logits
 for every patch that it throws away. Its LLM has a key-value cache, as ours has. Weights are random: time does not
 depend on them. The floor is the time in which the weights that a patch needs are read once from memory, at the
 bandwidth of a copy. Seconds are wall time on a GPU, and the CPU time of this process elsewhere (set OMP_NUM_THREADS=1).
+Each contender's figure is written down at once: one that fails, or a time limit from outside, loses no other.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from benchmarks.timing import machine, medians
+from benchmarks.timing import machine, medians, write_json
 from data.vocabulary import Vocabulary
 from heads.config import DepthHeadConfig
 from heads.depth_decoding import DepthDecoder, sample_codes
@@ -59,7 +59,7 @@ SIZES = {
 }  # fmt: skip
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--side", type=int, help="patches a side, for a quick look at a large size")
@@ -70,14 +70,14 @@ def main() -> None:
     parser.add_argument("--cfg", type=float, default=3.0)
     parser.add_argument("--no-reference", action="store_true")
     parser.add_argument("--json", metavar="FILE")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size, vocabulary = SIZES[args.size], Vocabulary.train([CAPTION], 300)
     if args.side:
         size = replace(size, visual=replace(size.visual, grid=(args.side, args.side)))
     model = build(size, getattr(torch, args.dtype), device)
     sampling = SamplingConfig(cfg=args.cfg, top_k=200)
-    result = {"machine": machine(), "size": args.size, "dtype": args.dtype, "patches": size.visual.num_patches}
+    result: dict = {"size": args.size, "dtype": args.dtype, "patches": size.visual.num_patches}
     print(f"{machine()}; size {args.size}, {size.visual.num_patches} patches, {args.dtype}, cfg {args.cfg:g}")
     clock = time.perf_counter if device == "cuda" else time.process_time
     with inference(model):
@@ -91,15 +91,22 @@ def main() -> None:
     if not args.no_reference:
         print(f"same greedy codes as the usual loop: {agreement(model, vocabulary, args.cfg):.2%}")
         contenders["usual loop, one image"] = lambda: reference_image(model, vocabulary, sampling, seed=0)
-    seconds = result["seconds"] = medians(contenders, args.repeats, clock)
+    seconds: dict[str, float] = {}
+    result |= {"seconds": seconds, "failed": {}}
+    for name, contender in contenders.items():
+        try:
+            seconds |= medians({name: contender}, args.repeats, clock)
+        except RuntimeError as error:  # out of memory above all
+            result["failed"][name] = str(error).split("\n")[0]
+            print(f"{name} failed: {result['failed'][name]}")
+        write_json(args.json, result)
     usual = seconds.get("usual loop, one image")
     print(f"{'':<32}{'s a batch':>11}{'s an image':>12}{'of the usual':>14}{'of the floor':>14}")
     for name, value in seconds.items():
         each = value / (int(name.rsplit(" ", 1)[1]) if name.startswith("ours") else 1)
         ratio = f"{usual / each:.2f} x" if usual else ""
         print(f"{name:<32}{value:>11.3f}{each:>12.3f}{ratio:>14}{value / result['floor_seconds']:>12.1f} x")
-    if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+    return result
 
 
 def build(size: Size, dtype: torch.dtype, device: str) -> UnifiedModel:

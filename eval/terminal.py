@@ -86,7 +86,14 @@ class Terminal:
         messages = [*self.history, Message("user", [*before, line])]
         model, vocabulary = self.unified.model, self.unified.vocabulary
         pieces: list[Piece] = []
-        for piece in stream(model, vocabulary, messages, self.text, self.sampling, self.seed):
+        try:
+            reply = stream(model, vocabulary, messages, self.text, self.sampling, self.seed)
+        except ValueError as mistake:  # too long: with the same pictures, the next message would be as well
+            if not self.shown:
+                raise
+            self.shown = []
+            raise ValueError(f"{mistake} The pictures that waited for your message are forgotten.") from mistake
+        for piece in reply:
             pieces.append(piece)
             if not isinstance(piece, ImagePiece):
                 print(_printable(piece.text), end="", flush=True)

@@ -97,6 +97,8 @@ def stream(
     Its images have the seeds `seed`, `seed` + 1, … The caller may stop at any piece. A conversation that does not fit
     into the context is a ValueError at once, an image that does not when the model opens it.
     """
+    if num_rows < 1:
+        raise ValueError(f"num_rows={num_rows} must be at least 1.")
     prompt = read_messages(vocabulary, messages, model)
     return _Reply(model, vocabulary, prompt, text, sampling, seed).pieces(num_rows)
 

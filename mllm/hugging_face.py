@@ -81,6 +81,7 @@ class DualTokenModel(PreTrainedModel):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, pixel_values: Tensor | None = None, **_: Any
     ) -> CausalLMOutput:
         """Text logits float[S, T, V] at every position; the inputs are the processor's."""
+        self._room(input_ids, attention_mask)
         embeddings = self._embed(input_ids, pixel_values)
         return CausalLMOutput(logits=self.model.llm(inputs_embeds=embeddings, attention_mask=attention_mask).logits)
 
@@ -91,7 +92,10 @@ class DualTokenModel(PreTrainedModel):
         pixel_values: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
-        """New ids int64[S, t] of each row, without its prompt; `options` are those of transformers' `generate`."""
+        """New ids int64[S, t] of each row, without its prompt; `options` are those of transformers' `generate`.
+
+        Ends with the context at the latest. ValueError where the longest row does not fit into it.
+        """
         llm, vocabulary = self.model.llm, self.vocabulary
         padding = list(range(len(vocabulary), llm.config.vocab_size))  # rows of the embedding that spell nothing
         settings = {
@@ -100,9 +104,12 @@ class DualTokenModel(PreTrainedModel):
             "pad_token_id": vocabulary.endoftext,
             "suppress_tokens": vocabulary.silent + padding,
         }
+        settings |= options
+        # The last token is said, and never read: a full context still has a next one.
+        settings["max_new_tokens"] = min(settings["max_new_tokens"], max(self._room(input_ids, attention_mask), 1))
         with inference(self.model):
             embeddings = self._embed(input_ids, pixel_values)
-            return llm.generate(inputs_embeds=embeddings, attention_mask=attention_mask, **{**settings, **options})
+            return llm.generate(inputs_embeds=embeddings, attention_mask=attention_mask, **settings)
 
     def draw(
         self, captions: str | Sequence[str], seeds: Sequence[int] | None = None, **sampling: Any
@@ -145,6 +152,17 @@ class DualTokenModel(PreTrainedModel):
     def _show(self, codes: DualCodes) -> Image.Image:
         """int64[N, D] per branch."""
         return self.decode_images(DualCodes(codes.pixel.unsqueeze(0), codes.semantic.unsqueeze(0)))[0]
+
+    def _room(self, input_ids: Tensor, attention_mask: Tensor | None) -> int:
+        """Positions of the context behind the longest row, without its padding; ValueError where it does not fit."""
+        length = input_ids.shape[1] if attention_mask is None else int(attention_mask.sum(1).max())
+        context = self.model.llm.config.max_position_embeddings
+        if length > context:
+            raise ValueError(
+                f"the input is {length} tokens long, but the language model's context is {context}: shorten the text, "
+                "or leave out pictures."
+            )
+        return context - length
 
     def _embed(self, input_ids: Tensor, pixel_values: Tensor | None) -> Tensor:
         """float[S, T, E], with the pictures in their places."""

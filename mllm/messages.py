@@ -12,6 +12,10 @@ ROLES = ("system", "user", "assistant")
 Segment = str | DualCodes  # an image: int64[N, D] per branch
 
 
+class ContextLengthError(ValueError):
+    """What was asked for does not fit into the language model's context."""
+
+
 class Message(NamedTuple):
     role: str  # system | user | assistant
     segments: Sequence[Segment]  # texts and images in order
@@ -38,7 +42,7 @@ def read_messages(vocabulary: Vocabulary, messages: Sequence[Message], model: Un
         turns.append((role, [s if isinstance(s, str) else ImageSlot(shape[0]) for s in segments]))
     ids, limit = vocabulary.dialogue_prompt(turns), model.llm.config.max_position_embeddings
     if len(ids) >= limit:
-        raise ValueError(
+        raise ContextLengthError(
             f"the conversation takes {len(ids)} positions, {len(images)} images of {shape[0]} among them, but the "
             f"language model's context is {limit}: leave out earlier messages or images."
         )

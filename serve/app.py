@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from mllm.messages import ContextLengthError
 from serve.batcher import Done
 from serve.chat_api import chunk, completion, event, finish_reason, parse_chat, usage
 from serve.engine import Engine
@@ -161,7 +162,8 @@ class Api:
         try:
             return await anyio.to_thread.run_sync(partial(function, *arguments), limiter=self.parsers)
         except ValueError as error:
-            raise ApiError(400, str(error), code="context_length_exceeded") from error
+            code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
+            raise ApiError(400, str(error), code=code) from error
 
 
 async def _read(request: Request, limit: int) -> bytes:

@@ -77,6 +77,8 @@ def build(engine: Engine, name: str, examples: str) -> gr.Blocks:
 def launch(page: gr.Blocks, limits: Limits, host: str, port: int, block: bool = True) -> None:
     import gradio as gr
 
+    from serve.server import hosts_allowed
+
     theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=SYSTEM_FONTS, font_mono=["monospace"])
     page.queue(max_size=limits.queue, default_concurrency_limit=4)
     page.launch(
@@ -90,6 +92,7 @@ def launch(page: gr.Blocks, limits: Limits, host: str, port: int, block: bool = 
         footer_links=[],
         run_history=False,
         max_file_size=limits.body_bytes,
+        app_kwargs={"middleware": list(hosts_allowed(host))},
         prevent_thread_lock=not block,
     )
 

@@ -15,7 +15,7 @@ from mllm.answer import replies
 from mllm.decoding import inference
 from mllm.dialogue import TextSampling, stream
 from mllm.generate import stream_images
-from mllm.messages import Message, read_messages
+from mllm.messages import ContextLengthError, Message, read_messages
 from mllm.pretrained import Unified
 from mllm.prompts import Prompt
 from mllm.text_stream import TextStream
@@ -87,7 +87,7 @@ class Engine:
         num_patches, context = self.model.visual.num_patches, self.model.llm.config.max_position_embeddings
         length = len(self.vocabulary.drawing_prompt(request.caption)) + num_patches
         if length > context:
-            raise ValueError(
+            raise ContextLengthError(
                 f"the prompt and a picture of {num_patches} patches are {length} tokens long, but the model's context "
                 f"is {context}: shorten the prompt."
             )

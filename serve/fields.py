@@ -41,8 +41,8 @@ def refuse_unsupported(body: Mapping[str, Any], known: Collection[str], ignored:
 
 
 def check_model(body: Mapping[str, Any], served: str) -> None:
-    model = body.get("model", served)
-    if model != served:
+    model = body.get("model")
+    if model not in (None, served):
         raise ApiError(
             404, f"the model {str(model)[:80]!r} does not exist here: use {served!r}.", "model", "model_not_found"
         )

@@ -1,4 +1,4 @@
-"""The benchmark that is prepared for a GPU runs to its end, and counts what it divides by as torch counts it."""
+"""The benchmarks that are prepared for a GPU run to their end, and count what they divide by as torch counts it."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import gpu
+from benchmarks import gpu, sampling
 from benchmarks import quantizer as quantizer_benchmark
 from benchmarks import tokenizer as tokenizer_benchmark
 from benchmarks.unified_sizes import Sizes, build, drawings, flops
@@ -49,6 +49,23 @@ def test_the_quantizer_finds_the_codes_of_its_peer(monkeypatch, capsys):
 def test_no_part_begins_late(tmp_path):
     figures = gpu.main(["--tiny", "--minutes", "0", "--json", str(tmp_path / "gpu.json")])
     assert figures["visual loss"] == figures["training, 1 row(s)"] == "left out: no time"
+
+
+def test_drawing_is_measured_contender_by_contender(tmp_path, monkeypatch):
+    original = sampling.draw
+
+    def draw(model, vocabulary, cfg, runtime, batch):
+        if batch == 2:
+            raise RuntimeError("out of memory")
+        return original(model, vocabulary, cfg, runtime, batch)
+
+    monkeypatch.setattr(sampling, "draw", draw)
+    monkeypatch.setattr(sampling, "copy_bandwidth", lambda *_: 1e10)
+    words = ["--size", "tiny", "--side", "2", "--batches", "1", "2", "--repeats", "1"]
+    sampling.main([*words, "--json", str(tmp_path / "sampling.json")])
+    written = json.loads((tmp_path / "sampling.json").read_text())
+    assert set(written["seconds"]) == {"ours, eager, batch 1", "usual loop, one image"}
+    assert written["failed"] == {"ours, eager, batch 2": "out of memory"} and written["floor_seconds"] > 0
 
 
 def test_flops_are_those_that_torch_counts():

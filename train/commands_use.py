@@ -114,6 +114,11 @@ def add_chat(parser: ArgumentParser) -> None:
 
 
 def run_chat(args: Namespace) -> None:
+    from heads.sampling import check_seed
+    from mllm.dialogue import TextSampling
+
+    text, sampling = TextSampling(args.text_temperature, max_new_tokens=args.max_new_tokens), sampling_of(args)
+    check_seed(args.seed)
     if args.question is not None:
         from eval.chat import ask
 
@@ -123,10 +128,7 @@ def run_chat(args: Namespace) -> None:
     from eval.load import load
     from eval.manifest import hash_model
     from eval.terminal import HELP, Terminal, typed
-    from mllm.dialogue import TextSampling
 
-    text = TextSampling(args.text_temperature, max_new_tokens=args.max_new_tokens)
-    sampling = sampling_of(args)
     unified = load(args.model)
     terminal = Terminal(unified, Origin(args.model, hash_model(args.model)[:16]), args.out, text, sampling, args.seed)
     print(HELP, end="")

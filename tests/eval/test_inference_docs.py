@@ -1,4 +1,5 @@
-"""The examples of docs/inference.md on sampling and on the command line, run in their order as they stand."""
+"""The commands and examples of docs/inference.md, but for Python (test_python_docs.py) and the server (tests/serve),
+run in their order as they stand."""
 
 import io
 import re
@@ -23,8 +24,14 @@ def home(folder, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("section", "num_blocks"), [("Sampling", 3), ("Command line", 7)])
+@pytest.mark.parametrize(
+    ("section", "num_blocks"),
+    [("A minute after installing", 1), ("Sampling", 3), ("Command line", 7), ("Web demo", 1)],
+)
 def test_section(section, num_blocks, home, monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr("serve.demo.run", lambda args: shown.append(args.model))
+    monkeypatch.setattr("sys.stdin", io.StringIO("/quit\n"))
     (text,) = re.findall(rf"^## \d\. {section}\n(.*?)(?=^## |\Z)", TEXT, re.S | re.M)
     names: dict[str, object] = {}
     blocks = BLOCK.findall(text)
@@ -38,9 +45,10 @@ def test_section(section, num_blocks, home, monkeypatch):
             assert dualtoken.main(["chat", "--max-new-tokens", "4"]) == 0
         else:
             assert kind == "bash"
-            for line in content.splitlines():
-                assert dualtoken.main(shlex.split(line)[1:]) == 0
-    assert len(blocks) == num_blocks
+            commands = [shlex.split(line, comments=True) for line in content.splitlines()]
+            for command, *arguments in commands:
+                assert command == "pip" or dualtoken.main(arguments) == 0
+    assert len(blocks) == num_blocks and len(shown) == ("\ndualtoken demo" in text)
     if section == "Command line":
         pictures = {path.name for path in (home / "runs/apples").iterdir()}
         assert pictures == {*(f"a-red-apple-3d-style-{seed}.png" for seed in (0, 7, 8, 9, 10)), "sheet.png"}

@@ -85,6 +85,13 @@ def test_mistakes_are_said_and_the_dialogue_goes_on(terminal, capsys, tmp_path):
     assert len(terminal.history) == 2
 
 
+def test_pictures_that_do_not_fit_are_forgotten_and_the_history_is_not(terminal, picture, capsys):
+    terminal.run(["Hi", *[f"/image {picture}"] * 200, "Which?", "And now?"])
+    (error,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error: ")]
+    assert "context" in error and "pictures that waited" in error and terminal.shown == []
+    assert [segments for _, segments in terminal.history[::2]] == [["Hi"], ["And now?"]]
+
+
 def test_delimiters_and_escape_sequences(terminal, monkeypatch, capsys):
     """Typed delimiters are text, and what the model says cannot command the terminal."""
     vocabulary = terminal.unified.vocabulary
@@ -119,6 +126,9 @@ def test_one_question_is_answered_as_before(folder, picture, capsys):
     assert capsys.readouterr().out == f"{ask('What is this?', picture, folder, 3)}\n"
     assert dualtoken.main(["chat", "--text-temperature", "nan", "--model", folder]) == 2
     assert "temperature=nan for text" in capsys.readouterr().err
+    for option, value in (("--cfg", "nan"), ("--seed", "-1"), ("--text-temperature", "nan")):
+        assert dualtoken.main(["chat", "What?", option, value, "--model", folder]) == 2
+        assert value in capsys.readouterr().err
 
 
 def test_preview_paints_what_is_missing(terminal):

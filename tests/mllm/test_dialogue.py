@@ -195,6 +195,12 @@ def test_a_model_without_heads_opens_no_image(make_model, vocabulary, scripted):
     assert torch.isinf(seen[0][0, vocabulary.vision_start])
 
 
+@pytest.mark.parametrize("num_rows", [0, -1])
+def test_previews_come_after_one_row_at_least(model, vocabulary, num_rows):
+    with pytest.raises(ValueError, match=f"num_rows={num_rows} must be"):
+        stream(model, vocabulary, [Message("user", ["Hi"])], num_rows=num_rows)
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5])
 def test_a_seed_that_no_generator_takes_is_refused_at_once(model, vocabulary, seed):
     with pytest.raises(ValueError, match=f"seed {seed} must be"):

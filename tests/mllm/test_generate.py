@@ -207,6 +207,14 @@ def test_the_static_cache_needs_attention_that_takes_a_mask(model, vocabulary):
         generate_images(model, vocabulary, CAPTIONS, SamplingConfig(runtime="static"), SEEDS)
 
 
+def test_no_text_logits_inside_images(model, vocabulary):
+    def refuse(*_):
+        raise AssertionError("text logits for a patch")
+
+    model.llm.get_output_embeddings().register_forward_hook(refuse)
+    generate_images(model, vocabulary, CAPTIONS[:1], SamplingConfig(), SEEDS[:1])
+
+
 def test_left_padding(model):
     ids, mask = left_pad([[5, 6], [7, 8, 9]], 0, torch.device("cpu"))
     assert ids.tolist() == [[0, 5, 6], [7, 8, 9]]

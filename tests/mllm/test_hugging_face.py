@@ -150,6 +150,19 @@ def test_ids_and_pictures_must_belong_together(folder, picture):
         model.generate(inputs["input_ids"], inputs["attention_mask"])
 
 
+def test_nothing_runs_past_the_context(folder):
+    """128 tokens; padding does not count."""
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    inputs = processor(text=["what " * 22, "Hi"])
+    length = int(inputs["attention_mask"].sum(1).max())
+    assert 100 < length < 128
+    ids = model.generate(**inputs, max_new_tokens=60, min_new_tokens=1, eos_token_id=[])
+    assert ids.shape[1] == 128 - length
+    for ask in (model, model.generate):
+        with pytest.raises(ValueError, match="tokens long, but the language model's context is 128"):
+            ask(**processor(text="what " * 200))
+
+
 @pytest.mark.parametrize("read", [DualTokenModel, DualTokenProcessor, DualTokenizer, UnifiedModel])
 def test_what_is_not_on_the_hub_is_said_in_a_sentence(read):
     with pytest.raises(FileNotFoundError, match=r"^'someone/emoji-model' is neither a folder here nor .*\.$") as error:

@@ -196,6 +196,7 @@ def test_mistakes_are_said_in_openais_shape(shared_client, path, body, status, p
         and error["message"].endswith((".", "]"))
         and len(error["message"]) < 300
     )
+    assert (error["code"] == "context_length_exceeded") == ("model's context" in error["message"])
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,7 @@ def test_settings_at_the_edge_are_served(shared_client):
         assert shared_client.post(DRAW, json={"prompt": "apple", "cfg": cfg, "temperature": 0}).status_code == 200
     as_it_is = {"quality": "standard", "background": "opaque", "moderation": "auto", "style": None, "user": "me"}
     assert shared_client.post(DRAW, json={"prompt": "apple", **as_it_is}).status_code == 200
-    ignored = {"user": "me", "logprobs": False, "stop": None, "presence_penalty": 0, "tools": []}
+    ignored = {"model": None, "user": "me", "logprobs": False, "stop": None, "presence_penalty": 0, "tools": []}
     assert shared_client.post(CHAT, json={**HELLO, "max_tokens": 2, **ignored}).status_code == 200
 
 

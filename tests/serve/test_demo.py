@@ -142,3 +142,10 @@ def test_a_broken_upload_is_one_sentence(page, tmp_path):
         page("look")(str(tmp_path / "broken.png"), 1)
     assert str(tmp_path) not in str(raised.value)
     assert page("look")(None, 1) == (None,) * 12
+
+
+def test_a_picture_of_too_many_pixels_is_refused(make_engine, red):
+    page = build(make_engine(pixels=100), "runs/tiny", "none.tar")
+    (look,) = (block.fn for block in page.fns.values() if block.name == "look")
+    with pytest.raises(gr.Error, match=r"red\.png.* 600|600"):
+        look(red, 1)

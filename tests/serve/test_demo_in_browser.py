@@ -12,6 +12,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from PIL import Image
@@ -144,6 +146,18 @@ def test_mistakes_are_one_sentence(browser):
     box.send_keys(" ")
     browser.one("#draw").click()
     browser.says(".toast-body", "Say in a few words what to draw.")
+
+
+def test_work_can_be_stopped(browser):
+    browser.tab("Draw")
+    browser.wait(lambda: [each for each in browser.all("button") if each.text == "Stop"])[0].click()
+    browser.says("#draw-status", "Stopped.")
+
+
+def test_a_name_of_another_site_is_refused(browser):
+    request = Request(browser.driver.current_url, headers={"Host": "elsewhere.example"})
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(request, timeout=PATIENCE)
 
 
 def test_nothing_is_loaded_from_elsewhere(browser):
