@@ -55,7 +55,7 @@ class _Header(tarfile.TarInfo):
     """
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         header = super().frombuf(buf, encoding, errors)
         if header.size > MAX_BYTES and header.type in _LONG_NAMES:
             raise tarfile.ReadError(f"a header of {header.size} bytes, more than the limit of {MAX_BYTES}")

@@ -153,7 +153,7 @@ def spread_samples(urls: Spec, num: int) -> list[RawSample]:
 
     Raises ValueError if none is good.
     """
-    total = sum(1 for _ in _read_all(expand_shards(urls), Health(limit=1)))
+    total = sum(1 for _ in _read_all(expand_shards(urls), Health(limit=1).damaged))
     num = min(num, total)
     places = {i * total // num for i in range(num)}
     samples = [sample for _, sample in select_samples(urls, places.__contains__)]

@@ -101,8 +101,10 @@ class Run:
         One within another vanishes when it is done.
         """
         interval = 0.5 if sys.stderr.isatty() else 30.0
-        bar = {"total": total, "desc": desc, "initial": initial, "disable": not self.is_main}
-        return tqdm(**bar, leave=None, mininterval=interval, dynamic_ncols=True)
+        return tqdm(
+            total=total, desc=desc, initial=initial, disable=not self.is_main, leave=None, mininterval=interval,
+            dynamic_ncols=True,
+        )  # fmt: skip
 
     def save_image(self, name: str, image: Image.Image, step: int | None = None) -> None:
         """`step`: of a picture that is made again and again, which wandb then shows as a series."""
