@@ -1,6 +1,7 @@
 """Documents of a code store: an image and its caption, in either direction."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,6 +9,14 @@ from data.codes import CodeStore
 from data.documents import Document, ImageRef, caption_document, drawing_document
 from data.source_config import SourceConfig
 from data.vocabulary import Vocabulary
+
+
+def choose_caption(captions: Sequence[str], config: SourceConfig, rng: np.random.Generator, where: str) -> str:
+    """One of them, as `caption_choice` says; ValueError with `where` in it if all are blank."""
+    captions = [caption for caption in captions if caption.strip()]
+    if not captions:
+        raise ValueError(f"{where} has no caption")
+    return captions[0 if config.caption_choice == "first" else rng.integers(len(captions))]
 
 
 class CaptionSource:
@@ -30,12 +39,10 @@ class CaptionSource:
 
     def caption(self, index: int, rng: np.random.Generator) -> str:
         try:
-            captions = [caption for caption in self.store.captions(index) if caption.strip()]
+            captions = self.store.captions(index)
         except UnicodeDecodeError as error:
             raise ValueError(f"a caption of {self._where(index)} is not valid UTF-8") from error
-        if not captions:
-            raise ValueError(f"{self._where(index)} has no caption")
-        return captions[0 if self.config.caption_choice == "first" else rng.integers(len(captions))]
+        return choose_caption(captions, self.config, rng, self._where(index))
 
     def document(self, index: int, rng: np.random.Generator) -> Document:
         row = self.row(index, rng)

@@ -18,7 +18,7 @@ from data.vocabulary import Vocabulary
 TEXT = (Path(__file__).parents[1] / "docs/training-data.md").read_text()
 CONFIGS = re.findall(r"```yaml\n(.*?)```", TEXT, re.S)
 FILES = re.findall(r"```json file=(\S+)\n(.*?)```", TEXT, re.S)
-EXPECTED = [{"cat", "dog"}, {"two", "draws"}, {"obelics", "mmc4"}, {"texts.jsonl:0"}, {"obelics", "mmc4"}]
+EXPECTED = [{"cat", "dog"}, {"one", "many"}, {"two", "draws"}, {"obelics", "mmc4"}, {"texts.jsonl:0"}, {"obelics", "mmc4"}]
 
 
 class Encoder:
