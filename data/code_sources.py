@@ -1,10 +1,10 @@
 """Documents of a code store: an image and its caption, in either direction."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
+from data.balance import Groups
 from data.codes import CodeStore
 from data.documents import Document, ImageRef, caption_document, drawing_document
 from data.source_config import SourceConfig
@@ -26,16 +26,14 @@ class CaptionSource:
         self.name = config.name or config.kind
         self.config, self.vocabulary, self.store = config, vocabulary, store
         self.stores = (store,)
-        self.groups = _groups(store, config.balance.split(",")) if config.balance else None
+        self.groups = Groups(store, config.balance.split(",")) if config.balance else None
 
     def __len__(self) -> int:
         return len(self.store if self.groups is None else self.groups)
 
     def row(self, index: int, rng: np.random.Generator) -> int:
         """The row of the store behind document `index`."""
-        if self.groups is None:
-            return index
-        return self.groups[index][rng.integers(len(self.groups[index]))]
+        return index if self.groups is None else self.groups.draw(index, rng)
 
     def caption(self, index: int, rng: np.random.Generator) -> str:
         try:
@@ -61,15 +59,3 @@ class DrawSource(CaptionSource):
         if rng.random() < self.config.caption_dropout:
             caption = None
         return drawing_document(self.vocabulary, ImageRef(self.store, row), caption, self.store.key(row))
-
-
-def _groups(store: CodeStore, keys: list[str]) -> list[list[int]]:
-    """The rows of each combination of values of the metadata `keys`, in order of first appearance."""
-    groups: dict[str, list[int]] = {}
-    for row in range(len(store)):
-        metadata = store.metadata(row)
-        if missing := [key for key in keys if key not in metadata]:
-            raise ValueError(f"balance: {store.key(row)!r} in {str(store.path)!r} has no {', '.join(missing)}")
-        value = json.dumps([metadata[key] for key in keys], sort_keys=True)  # lists and objects are values as well
-        groups.setdefault(value, []).append(row)
-    return list(groups.values())

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from data.codes import CodeStore
 from data.conversations import conversation_turns
 from data.documents import ImageRef, Turn
 from data.image_library import ImageLibrary
@@ -41,6 +42,21 @@ def test_balance_gives_every_value_one_document_and_every_image_a_chance(vocabul
         source(vocabulary, kind="caption", codes=path, balance="group,concept")
     with pytest.raises(ValueError, match="balance is for caption and draw sources"):
         SourceConfig(kind="text", path="x", balance="group")
+
+
+def test_the_groups_of_a_large_store_are_found_once(vocabulary, make_store, monkeypatch):
+    store = make_store(num_samples=4)
+    for limit, num_read in ((5, 4), (4, 4), (4, 0)):  # too small to be kept; kept; read again
+        monkeypatch.setattr("data.balance.KEPT_FROM", limit)
+        read, metadata = [], CodeStore.metadata
+        with monkeypatch.context() as patch:
+            patch.setattr(CodeStore, "metadata", lambda s, row, r=read, m=metadata: r.append(row) or m(s, row))
+            draw = source(vocabulary, kind="draw", codes=str(store.path), balance="group")
+        assert len(draw) == 2 and len(read) == num_read
+        assert {draw.document(1, rng(i)).images[0].index for i in range(40)} == {1, 2, 3}
+    (store.path / "state.json").touch()  # another store in the same place
+    monkeypatch.setattr(CodeStore, "metadata", lambda store, row: {"group": row})
+    assert len(source(vocabulary, kind="draw", codes=str(store.path), balance="group")) == 4
 
 
 @pytest.mark.parametrize(("num", "expected"), [(0, range(7)), (3, [0, 2, 4]), (1, [0]), (7, range(7)), (9, range(7))])
@@ -116,7 +132,10 @@ def test_bad_conversations_are_named(vocabulary, make_store, tmp_path, record, m
 def test_captions_of_a_file(vocabulary, make_store, tmp_path):
     """The documents are those of a store with these captions; what cannot be used is named."""
     store, file = make_store(captions=["red apple"]), tmp_path / "captions.jsonl"
-    good = [{"id": "a", "image": "codes-2.png", "caption": "red apple"}, {"image": "codes-2", "captions": [" ", "hand"]}]
+    good = [
+        {"id": "a", "image": "codes-2.png", "caption": "red apple"},
+        {"image": "codes-2", "captions": [" ", "hand"]},
+    ]
     bad = [{"image": "codes-1"}, {"image": ["codes-1"], "caption": "red"}, {"image": "x", "captions": "red"}]
     file.write_text("\n".join(json.dumps(record) for record in [*good, *bad]))
     for kind in ("caption", "draw"):
