@@ -1,13 +1,22 @@
 """Documents of a code store: an image and its caption, in either direction."""
 
-import json
+from collections.abc import Sequence
 
 import numpy as np
 
+from data.balance import Groups
 from data.codes import CodeStore
 from data.documents import Document, ImageRef, caption_document, drawing_document
 from data.source_config import SourceConfig
 from data.vocabulary import Vocabulary
+
+
+def choose_caption(captions: Sequence[str], config: SourceConfig, rng: np.random.Generator, where: str) -> str:
+    """One of them, as `caption_choice` says; ValueError with `where` in it if all are blank."""
+    captions = [caption for caption in captions if caption.strip()]
+    if not captions:
+        raise ValueError(f"{where} has no caption")
+    return captions[0 if config.caption_choice == "first" else rng.integers(len(captions))]
 
 
 class CaptionSource:
@@ -17,25 +26,21 @@ class CaptionSource:
         self.name = config.name or config.kind
         self.config, self.vocabulary, self.store = config, vocabulary, store
         self.stores = (store,)
-        self.groups = _groups(store, config.balance.split(",")) if config.balance else None
+        self.groups = Groups(store, config.balance.split(",")) if config.balance else None
 
     def __len__(self) -> int:
         return len(self.store if self.groups is None else self.groups)
 
     def row(self, index: int, rng: np.random.Generator) -> int:
         """The row of the store behind document `index`."""
-        if self.groups is None:
-            return index
-        return self.groups[index][rng.integers(len(self.groups[index]))]
+        return index if self.groups is None else self.groups.draw(index, rng)
 
     def caption(self, index: int, rng: np.random.Generator) -> str:
         try:
-            captions = [caption for caption in self.store.captions(index) if caption.strip()]
+            captions = self.store.captions(index)
         except UnicodeDecodeError as error:
             raise ValueError(f"a caption of {self._where(index)} is not valid UTF-8") from error
-        if not captions:
-            raise ValueError(f"{self._where(index)} has no caption")
-        return captions[0 if self.config.caption_choice == "first" else rng.integers(len(captions))]
+        return choose_caption(captions, self.config, rng, self._where(index))
 
     def document(self, index: int, rng: np.random.Generator) -> Document:
         row = self.row(index, rng)
@@ -54,15 +59,3 @@ class DrawSource(CaptionSource):
         if rng.random() < self.config.caption_dropout:
             caption = None
         return drawing_document(self.vocabulary, ImageRef(self.store, row), caption, self.store.key(row))
-
-
-def _groups(store: CodeStore, keys: list[str]) -> list[list[int]]:
-    """The rows of each combination of values of the metadata `keys`, in order of first appearance."""
-    groups: dict[str, list[int]] = {}
-    for row in range(len(store)):
-        metadata = store.metadata(row)
-        if missing := [key for key in keys if key not in metadata]:
-            raise ValueError(f"balance: {store.key(row)!r} in {str(store.path)!r} has no {', '.join(missing)}")
-        value = json.dumps([metadata[key] for key in keys], sort_keys=True)  # lists and objects are values as well
-        groups.setdefault(value, []).append(row)
-    return list(groups.values())

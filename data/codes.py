@@ -71,6 +71,11 @@ class CodeStore:
         return cls(path, table.to_batches(), provenance)
 
     @property
+    def grid(self) -> tuple[int, int]:
+        height, width = self.provenance["grid"]
+        return height, width
+
+    @property
     def num_patches(self) -> int:
         return self.provenance["num_patches"]
 

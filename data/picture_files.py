@@ -27,6 +27,9 @@ class PictureEncoder(Protocol):
     """A tokenizer, which data/ may not import: train/picture_encoder.py hands it in."""
 
     @property
+    def grid(self) -> tuple[int, int]: ...
+
+    @property
     def num_patches(self) -> int: ...
 
     @property
@@ -50,6 +53,10 @@ class PictureFiles:
         self._cache: dict[str, CodePair] = {}
         self._room = CACHE_BYTES
         self._lock = Lock()
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return (0, 0) if self.encoder is None else self.encoder.grid
 
     @property
     def num_patches(self) -> int:

@@ -1,11 +1,21 @@
-"""Documents of a file, one for each of its records: conversations, interleaved documents, texts."""
+"""Documents of a file, one for each of its records: captioned pictures, conversations, interleaved documents, texts."""
 
 from typing import Any
 
 import numpy as np
 
+from data.code_sources import choose_caption
 from data.conversations import conversation_turns
-from data.documents import Codes, Document, conversation_document, interleaved_document, text_document
+from data.documents import (
+    Codes,
+    Document,
+    ImageRef,
+    caption_document,
+    conversation_document,
+    drawing_document,
+    interleaved_document,
+    text_document,
+)
 from data.image_library import ImageLibrary
 from data.interleaved import interleaved_segments
 from data.records import Records
@@ -27,6 +37,33 @@ class RecordSource:
 
     def key(self, record: dict[str, Any], index: int) -> str:
         return str(record.get("id", index))
+
+
+class CaptionRecords(RecordSource):
+    """Pictures and their captions, `{"image": …, "caption": …}` or `"captions": […]`: understanding."""
+
+    def pair(self, index: int, rng: np.random.Generator) -> tuple[ImageRef, str, str]:
+        """Picture, caption and key of a record."""
+        record = self.records[index]
+        name, captions = record.get("image"), record.get("captions", [record.get("caption", "")])
+        key = self.key(record, index)
+        where = f"record {key!r} of {self.config.path!r}"
+        if not isinstance(name, str) or not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
+            raise ValueError(f"{where} has no image, a name, with caption, a text, or captions, a list of texts")
+        return self.library.find(name, where), choose_caption(captions, self.config, rng, where), key
+
+    def document(self, index: int, rng: np.random.Generator) -> Document:
+        image, caption, key = self.pair(index, rng)
+        return caption_document(self.vocabulary, image, caption, key)
+
+
+class DrawRecords(CaptionRecords):
+    """The same records: generation."""
+
+    def document(self, index: int, rng: np.random.Generator) -> Document:
+        image, caption, key = self.pair(index, rng)
+        is_dropped = rng.random() < self.config.caption_dropout
+        return drawing_document(self.vocabulary, image, None if is_dropped else caption, key)
 
 
 class ConversationSource(RecordSource):

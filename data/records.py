@@ -6,16 +6,14 @@ ValueError when it is asked for, not when the file is opened: one bad line does 
 """
 
 import json
-import logging
 import mmap
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-logger = logging.getLogger(__name__)
+from data.kept_array import kept_array
 
 CHUNK = 1 << 26  # bytes looked through at a time
 KEPT_FROM = 1 << 26  # smaller files are looked through in no time, and get no file beside them
@@ -58,24 +56,10 @@ class Records:
 
 def _open_index(file: Path) -> np.ndarray:
     """int64[num, 2], from beside the file if it was made for the file as it is."""
-    facts = file.stat()
-    stamp = [facts.st_size, facts.st_mtime_ns]
-    beside = file.with_name(f".{file.name}.index.npy")
-    if beside.is_file():
-        rows = np.load(beside, mmap_mode="r")
-        if rows[0].tolist() == stamp:
-            return rows[1:]
     find = _json_spans if file.suffix == ".json" else _line_spans
-    rows = np.concatenate([np.array([stamp]), *find(file)])
-    if facts.st_size >= KEPT_FROM:
-        partial = file.with_name(f"{beside.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as stream:
-                np.save(stream, rows)
-            os.replace(partial, beside)  # whole or absent, whichever of many processes is the last
-        except OSError as error:
-            logger.info("the index of %s is not kept: %s", file, error)
-    return rows[1:]
+    beside, is_large = file.with_name(f".{file.name}.index.npy"), file.stat().st_size >= KEPT_FROM
+    none = np.empty((0, 2), np.int64)  # of an empty file
+    return kept_array(beside, file, lambda: np.concatenate([none, *find(file)]).ravel(), is_large).reshape(-1, 2)
 
 
 def _line_spans(file: Path) -> Iterator[np.ndarray]:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 KINDS = ("caption", "draw", "conversation", "interleaved", "text")
-FROM_CODES = ("caption", "draw")  # a document per image of a code store
-FROM_FILE = ("conversation", "interleaved", "text")  # a document per record of a file
+CAPTIONED = ("caption", "draw")  # a document per image of a code store; with `path`, per record of that file
 
 
 @dataclass(frozen=True)
@@ -13,7 +12,7 @@ class SourceConfig:
 
     kind: str  # caption | draw | conversation | interleaved | text
     codes: str = ""  # folder of the code store
-    path: str = ""  # file of the conversations, interleaved documents or texts
+    path: str = ""  # file of the conversations, interleaved documents, texts or captioned pictures
     weight: float = 1.0  # share of the documents, relative to the other sources
     caption_dropout: float = 0.0  # share of the drawings without a caption, for classifier-free guidance
     balance: str = ""  # metadata keys such as "concept,style": a document per value, its image drawn among its own
@@ -33,21 +32,24 @@ class SourceConfig:
             raise ValueError(f"caption_dropout={self.caption_dropout} of a {self.kind} source is not between 0 and 1")
         if self.caption_dropout and self.kind != "draw":
             raise ValueError(f"caption_dropout is for draw sources, not for {self.kind}: remove it")
-        if self.balance and self.kind not in FROM_CODES:
-            raise ValueError(f"balance is for caption and draw sources, not for {self.kind}: remove it")
+        if self.balance and not self.reads_store:
+            raise ValueError(f"balance is for caption and draw sources without path=, not for {self.kind}: remove it")
         if not self.learn_images and self.kind != "interleaved":
             raise ValueError(f"learn_images is for interleaved sources, not for {self.kind}: remove it")
         for key in ("num_documents", "weight", "epochs"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}={getattr(self, key)} of a {self.kind} source is negative")
-        if self.kind in FROM_CODES and not self.codes:
-            raise ValueError(f"a {self.kind} source needs codes=, the folder that `dualtoken pretokenize` wrote")
-        if self.images and self.kind not in ("conversation", "interleaved"):
-            raise ValueError(f"images is for conversation and interleaved sources, not for {self.kind}: remove it")
-        if self.kind in ("conversation", "interleaved") and not self.codes and not self.images:
+        if self.kind == "text" and self.images:
+            raise ValueError("images is for sources with pictures, not for text: remove it")
+        if self.kind != "text" and not self.codes and not self.images:
             raise ValueError(
                 f"a {self.kind} source needs codes=, the folder that `dualtoken pretokenize` wrote, or images=, a "
-                "folder of picture files"
+                "folder of picture files, with path="
             )
-        if self.kind in FROM_FILE and not self.path:
-            raise ValueError(f"a {self.kind} source needs path=, the file of its documents")
+        if not self.path and (self.kind not in CAPTIONED or self.images):
+            raise ValueError(f"a {self.kind} source needs path=, the file of its records")
+
+    @property
+    def reads_store(self) -> bool:
+        """Whether its documents are the rows of a code store, and not the records of a file."""
+        return self.kind in CAPTIONED and not self.path

@@ -13,8 +13,8 @@ from data.codes import CodeStore
 from data.documents import Codes, Document
 from data.image_library import ImageLibrary
 from data.picture_files import PictureEncoder, PictureFiles
-from data.record_sources import ConversationSource, InterleavedSource, TextSource
-from data.source_config import FROM_CODES, SourceConfig
+from data.record_sources import CaptionRecords, ConversationSource, DrawRecords, InterleavedSource, TextSource
+from data.source_config import SourceConfig
 from data.vocabulary import Vocabulary
 
 
@@ -50,9 +50,10 @@ class SpacedSource:
         return self.source.document(index * len(self.source) // self.num, rng)
 
 
-SOURCES: dict[str, Callable[..., Source]] = {
-    "caption": CaptionSource,
-    "draw": DrawSource,
+OF_STORES: dict[str, Callable[..., Source]] = {"caption": CaptionSource, "draw": DrawSource}
+OF_RECORDS: dict[str, Callable[..., Source]] = {
+    "caption": CaptionRecords,
+    "draw": DrawRecords,
     "conversation": ConversationSource,
     "interleaved": InterleavedSource,
     "text": TextSource,
@@ -79,10 +80,13 @@ def open_sources(
     sources: list[Source] = []
     for config in configs:
         store = stores.get(config.codes)
-        if store is not None and config.kind not in FROM_CODES:
-            store.check_keys()
-        images = store if config.kind in FROM_CODES else ImageLibrary(store, files.get(config.images))
-        source = SOURCES[config.kind](config, vocabulary, images)
+        source: Source
+        if config.reads_store:
+            source = OF_STORES[config.kind](config, vocabulary, store)
+        else:
+            if store is not None:
+                store.check_keys()
+            source = OF_RECORDS[config.kind](config, vocabulary, ImageLibrary(store, files.get(config.images)))
         if not len(source):
             raise ValueError(f"the {config.kind} source {config.path or config.codes!r} is empty")
         is_part = 0 < config.num_documents < len(source)

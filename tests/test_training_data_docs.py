@@ -18,11 +18,18 @@ from data.vocabulary import Vocabulary
 TEXT = (Path(__file__).parents[1] / "docs/training-data.md").read_text()
 CONFIGS = re.findall(r"```yaml\n(.*?)```", TEXT, re.S)
 FILES = re.findall(r"```json file=(\S+)\n(.*?)```", TEXT, re.S)
-EXPECTED = [{"cat", "dog"}, {"two", "draws"}, {"obelics", "mmc4"}, {"texts.jsonl:0"}, {"obelics", "mmc4"}]
+EXPECTED = [
+    {"cat", "dog"},
+    {"one", "many"},
+    {"two", "draws"},
+    {"obelics", "mmc4"},
+    {"texts.jsonl:0"},
+    {"obelics", "mmc4"},
+]
 
 
 class Encoder:
-    num_patches, depth = 4, 2
+    grid, num_patches, depth = (2, 2), 4, 2
 
     def encode(self, pictures):
         return [(np.zeros((4, 2), np.uint16),) * 2 for _ in pictures]

@@ -23,6 +23,10 @@ class TokenizerEncoder:
         self.transform = ImageTransform(tokenizer.image_size, tokenizer.config.crop)  # that of `dualtoken pretokenize`
 
     @property
+    def grid(self) -> tuple[int, int]:
+        return self.tokenizer.grid
+
+    @property
     def num_patches(self) -> int:
         return self.tokenizer.grid[0] * self.tokenizer.grid[1]
 

@@ -1,7 +1,9 @@
 import json
 from collections import Counter
+from contextlib import closing
 from dataclasses import fields, replace
 from itertools import islice
+from threading import Event
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from data.batch import Batch
 from data.codes import CodeStore
 from data.loader import DataConfig, Loader
 from data.sources import SourceConfig
+from data.stream import RowStream
 from data.validation import validation_batches
 
 TENSORS = [field.name for field in fields(Batch) if field.name != "keys"]
@@ -187,12 +190,42 @@ def test_user_errors(config, vocabulary, make_store):
         validation_batches(replace(config, sources=[SourceConfig("caption", "nowhere")]), vocabulary)
     with pytest.raises(ValueError, match="raise context_length"):
         next(iter(Loader(replace(config, context_length=12), vocabulary)))
-    wide = make_store("wide", num_patches=8, grid=[2, 4])
-    with pytest.raises(ValueError, match="code stores differ in"):
-        Loader(replace(config, sources=[*config.sources, SourceConfig("draw", str(wide.path))]), vocabulary)
+    for name, facts in {"wide": (8, [2, 4], 3), "deep": (6, [2, 3], 4), "turned": (6, [3, 2], 3)}.items():
+        store = make_store(name, **dict(zip(("num_patches", "grid", "depth"), facts, strict=True)))
+        shown = f"2×3 positions × 3 of 'conversation' and {facts[1][0]}×{facts[1][1]} positions × {facts[2]} of 'draw'"
+        with pytest.raises(ValueError, match=f"differ in the grid or the depth of their codes: {shown}"):
+            Loader(replace(config, sources=[*config.sources, SourceConfig("draw", str(store.path))]), vocabulary)
     for wrong in ({"sources": []}, {"context_length": 0}, {"seed": -1}):
         with pytest.raises(ValueError, match="data"):
             replace(config, **wrong)
+
+
+def test_codes_of_another_shape_than_their_store_says_are_named(config, vocabulary):
+    file = CodeStore.open(config.sources[1].codes).path / "provenance.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"num_patches": 5, "grid": [1, 5]}))
+    only = replace(config, sources=config.sources[1:2])
+    with pytest.raises(ValueError, match=r"codes of 'drawings-.' in .*have shape .* is \(5, 3\): tokenize them again"):
+        steps(Loader(only, vocabulary), 2)
+
+
+def test_opening_reads_no_sample_and_steps_are_made_ahead(config, vocabulary, monkeypatch):
+    only = replace(config, sources=config.sources[:2], prefetch=3)
+    with monkeypatch.context() as patch:
+        for name in ("key", "captions", "metadata", "codes"):
+            patch.setattr(CodeStore, name, lambda *_: pytest.fail("a sample was read"))
+        loader = Loader(only, vocabulary)
+    drawn, ahead, draw = [], Event(), RowStream.__next__
+
+    def counted(rows):
+        drawn.append(draw(rows))
+        if len(drawn) == 2 * (1 + 3):
+            ahead.set()
+        return drawn[-1]
+
+    monkeypatch.setattr(RowStream, "__next__", counted)
+    with closing(iter(loader)) as made:
+        next(made)
+        assert ahead.wait(60)  # nobody asks for these rows yet
 
 
 def test_codes_that_went_bad_name_the_store_and_the_sample(config, vocabulary):

@@ -14,7 +14,7 @@ from data.sources import SourceConfig, open_sources
 class Encoder:
     """Codes that tell the colour of a picture; as many positions and depths as the stores of these tests."""
 
-    num_patches, depth = 6, 3
+    grid, num_patches, depth = (2, 3), 6, 3
 
     def __init__(self):
         self.batches = []

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from data.codes import CodeStore
 from data.conversations import conversation_turns
 from data.documents import ImageRef, Turn
 from data.image_library import ImageLibrary
@@ -41,6 +42,21 @@ def test_balance_gives_every_value_one_document_and_every_image_a_chance(vocabul
         source(vocabulary, kind="caption", codes=path, balance="group,concept")
     with pytest.raises(ValueError, match="balance is for caption and draw sources"):
         SourceConfig(kind="text", path="x", balance="group")
+
+
+def test_the_groups_of_a_large_store_are_found_once(vocabulary, make_store, monkeypatch):
+    store = make_store(num_samples=4)
+    for limit, num_read in ((5, 4), (4, 4), (4, 0)):  # too small to be kept; kept; read again
+        monkeypatch.setattr("data.balance.KEPT_FROM", limit)
+        read, metadata = [], CodeStore.metadata
+        with monkeypatch.context() as patch:
+            patch.setattr(CodeStore, "metadata", lambda s, row, r=read, m=metadata: r.append(row) or m(s, row))
+            draw = source(vocabulary, kind="draw", codes=str(store.path), balance="group")
+        assert len(draw) == 2 and len(read) == num_read
+        assert {draw.document(1, rng(i)).images[0].index for i in range(40)} == {1, 2, 3}
+    (store.path / "state.json").touch()  # another store in the same place
+    monkeypatch.setattr(CodeStore, "metadata", lambda store, row: {"group": row})
+    assert len(source(vocabulary, kind="draw", codes=str(store.path), balance="group")) == 4
 
 
 @pytest.mark.parametrize(("num", "expected"), [(0, range(7)), (3, [0, 2, 4]), (1, [0]), (7, range(7)), (9, range(7))])
@@ -113,6 +129,30 @@ def test_bad_conversations_are_named(vocabulary, make_store, tmp_path, record, m
         conversations.document(0, rng())
 
 
+def test_captions_of_a_file(vocabulary, make_store, tmp_path):
+    """The documents are those of a store with these captions; what cannot be used is named."""
+    store, file = make_store(captions=["red apple"]), tmp_path / "captions.jsonl"
+    good = [
+        {"id": "a", "image": "codes-2.png", "caption": "red apple"},
+        {"image": "codes-2", "captions": [" ", "hand"]},
+    ]
+    bad = [{"image": "codes-1"}, {"image": ["codes-1"], "caption": "red"}, {"image": "x", "captions": "red"}]
+    file.write_text("\n".join(json.dumps(record) for record in [*good, *bad]))
+    for kind in ("caption", "draw"):
+        records = source(vocabulary, kind=kind, codes=str(store.path), path=str(file))
+        ours = records.document(0, rng())
+        theirs = source(vocabulary, kind=kind, codes=str(store.path)).document(2, rng())
+        assert ours.key == "a" and [image.index for image in ours.images] == [2]
+        for name in ("input_ids", "labels", "target_mask"):
+            assert getattr(ours, name).tolist() == getattr(theirs, name).tolist()
+        assert "hand" in vocabulary.decode(records.document(1, rng()).input_ids.tolist())
+        for index, message in enumerate(["has no caption", "has no image, a name", "has no image, a name"], start=2):
+            with pytest.raises(ValueError, match=f"record '{index}' of .*captions.jsonl.* {message}"):
+                records.document(index, rng())
+    dropped = source(vocabulary, kind="draw", codes=str(store.path), path=str(file), caption_dropout=1.0)
+    assert len(dropped.document(0, rng())) == len(vocabulary.drawing_prompt(None)) + 6 + 2
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -157,6 +197,9 @@ def test_a_sample_without_a_caption_is_named(vocabulary, make_store):
     [
         ({"kind": "picture"}, "kind 'picture' is unknown: choose among caption, draw"),
         ({"kind": "caption"}, "needs codes="),
+        ({"kind": "draw", "images": "pictures"}, "draw source needs path="),
+        ({"kind": "draw", "images": "pictures", "path": "x", "balance": "group"}, "sources without path="),
+        ({"kind": "text", "path": "x", "images": "pictures"}, "images is for sources with pictures"),
         ({"kind": "conversation", "codes": "c"}, "needs path="),
         ({"kind": "caption", "codes": "c", "caption_choice": "last"}, "choose all or first"),
         ({"kind": "caption", "codes": "c", "caption_dropout": 0.1}, "for draw sources"),
