@@ -96,6 +96,7 @@ def render(run: RunData, metrics: dict[str, Any]) -> str:
         parts += [sections.language_model(run), sections.tower(run), sections.times(run, metrics)]
     else:
         parts = [sections.single_stage(run)]
+        parts += [make(run) for make in (sections.answering, sections.scores) if run.evaluations]
     parts.append(sections.configs(run))
     header = f'<dl class="tiles">{"".join(headline(metrics))}</dl>' if run.is_pipeline else ""
     return page(f"DualToken: {run.folder.resolve().name}", subtitle(run), header, parts, footer())
@@ -117,7 +118,7 @@ def headline(metrics: dict[str, Any]) -> list[str]:
 
 def subtitle(run: RunData) -> str:
     if not run.is_pipeline:
-        return "One stage of training."
+        return "One evaluation." if run.evaluations else "One stage of training."
     return (
         "A unified multimodal LLM with dual visual vocabularies: one model that sees, answers and draws, trained from "
         "nothing by one command, with everything it measured on the way."

@@ -16,6 +16,8 @@ from train.run import read_log
 STAGES = ("tower", "tokenizer", "tokenizer-eval", "pretrain", "instruct", "generation")
 OTHER_CONFIGS = ("codes/*/config.yaml", "eval/*/config.yaml", "pipeline.yaml")
 HELD_OUT = ("unseen_style", "unseen_concept")
+OFFICIAL = "eval"  # the name of an evaluation that is of no split of ours: RUN/eval itself, or OUT given as the run
+_LONG = ("per_question", "per_image")  # of what `dualtoken score` writes: no figures of a run
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class RunData:
     times: dict[str, Any]  # stages.json of a pipeline, or empty
     is_pipeline: bool
     other_configs: dict[str, str] = field(default_factory=dict)  # of what is no stage above, by the file's place
+    scored: dict[str, dict[str, Any]] = field(default_factory=dict)  # RUN/scores/NAME.json of `dualtoken score --json`
 
     def result(self, stage: str, name: str) -> Any:
         """A part of a stage's result.json, or None."""
@@ -59,26 +62,39 @@ def read_run(folder: str | Path) -> RunData:
         raise FileNotFoundError(
             f"run folder {folder} does not exist; `dualtoken run` and every training command make one"
         )
-    if (folder / "config.yaml").exists():
-        return RunData(folder, {folder.name: _read_stage(folder)}, {}, {}, is_pipeline=False)
-    stages = {name: _read_stage(folder / name) for name in STAGES if (folder / name).is_dir()}
+    files = [folder / "scores.json", folder / OFFICIAL / "scores.json", *sorted(folder.glob("eval/*/scores.json"))]
     evaluations = {
-        path.parent.name: _read_evaluation(path.parent) for path in sorted(folder.glob("eval/*/scores.json"))
+        path.parent.name if path.parent.parent == folder / OFFICIAL else OFFICIAL: _read_evaluation(path.parent)
+        for path in files
+        if path.is_file()
     }
+    scored = {path.stem: _read_json(path) for path in sorted(folder.glob("scores/*.json"))}
+    if (folder / "config.yaml").exists():
+        stages = {folder.name: _read_stage(folder)}
+        return RunData(folder, stages, evaluations, {}, is_pipeline=False, scored=scored)
+    stages = {name: _read_stage(folder / name) for name in STAGES if (folder / name).is_dir()}
     times = _read_json(folder / "stages.json") or {}
-    if not (stages or evaluations or times):
+    if not (stages or evaluations or times or scored):
         raise ValueError(
             f"{folder} holds no run: neither a config.yaml, nor stages.json, nor any of {', '.join(STAGES)}"
         )
     others = [path for shape in OTHER_CONFIGS for path in sorted(folder.glob(shape))]
     configs = {path.relative_to(folder).as_posix(): path.read_text() for path in others}
-    return RunData(folder, stages, evaluations, times, is_pipeline=True, other_configs=configs)
+    return RunData(folder, stages, evaluations, times, is_pipeline=True, other_configs=configs, scored=scored)
 
 
 def collect_metrics(run: RunData) -> dict[str, Any]:
     """The content of metrics.json: nested, absent where the run has not measured it."""
+    scored = {
+        "scores": {split: evaluation.scores["tasks"] for split, evaluation in run.evaluations.items()},
+        "scored": {
+            name: {key: value for key, value in result.items() if key not in _LONG}
+            for name, result in run.scored.items()
+        },
+    }
     if not run.is_pipeline:
-        return next(iter(run.stages.values())).result
+        result = next(iter(run.stages.values())).result
+        return {**result, **{name: value for name, value in scored.items() if value}}
     last_trained = [stage for stage in ("pretrain", "instruct") if run.result(stage, "ntp")]
     yes_no = {
         f"{split}_{name}": evaluation.scores[key]
@@ -89,13 +105,15 @@ def collect_metrics(run: RunData) -> dict[str, Any]:
     metrics = {
         **{
             name: run.result("tokenizer-eval", name)
-            for name in ("reconstruction", "codebook_usage", "codebook_perplexity")
+            for name in (
+                *("reconstruction", "rfid", "codebook_usage", "codebook_perplexity"),
+                *("zero_shot", "retrieval", "flickr8k"),
+            )
         },
-        **{name: run.result("tokenizer-eval", name) for name in ("zero_shot", "retrieval")},
         "ntp": run.result(last_trained[-1], "ntp") if last_trained else None,
         "generation": run.stages["generation"].result if "generation" in run.stages else None,
         "yes_no": yes_no,
-        "scores": {split: evaluation.scores["tasks"] for split, evaluation in run.evaluations.items()},
+        **scored,
         "parameters": {
             name: stage.result["parameters"] for name, stage in run.stages.items() if "parameters" in stage.result
         },

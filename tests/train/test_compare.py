@@ -28,6 +28,35 @@ def test_figures_and_curves_stand_side_by_side(tmp_path: Path):
     assert "28.69" in text and "arXiv 2503.14324" in text and "dualtoken-jpeg" in text
 
 
+def test_scores_of_either_layout_and_of_the_scorers_stand_side_by_side(tmp_path: Path):
+    """RUN/eval/scores.json of the official files in a run, OUT given as a run, RUN/eval/SPLIT, RUN/scores/NAME.json."""
+
+    def scores(folder: Path, overall: float) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        task = {"model": {"overall": overall}, "headline": "overall", "partial": False, "num_questions": 2}
+        (folder / "scores.json").write_text(json.dumps({"tasks": {"vqav2": task}, "splits": {"vqav2": "val2014"}}))
+
+    run, out = Path(make_run(tmp_path / "a", 23.25, [3.0])), tmp_path / "out"
+    result = {"rfid": {"clean": 4.5}, "flickr8k": {"quantized": {"image_to_text": {"recall@1": 0.25}}}}
+    (run / "tokenizer-eval/result.json").write_text(json.dumps(result))
+    scores(run / "eval", 71.5)
+    scores(run / "eval/unseen_style", 31.5)
+    (run / "scores").mkdir()
+    (run / "scores/geneval.json").write_text(json.dumps({"overall": 0.75, "per_image": {"a": 1}, "protocol": "p"}))
+    scores(out, 61.5)
+    (out / "config.yaml").write_text("out: x\n")
+    assert dualtoken.main(["report", "--compare", str(run), str(out), "--out", str(tmp_path / "page.html")]) == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "<tr><td>scores.eval.vqav2.model.overall</td><td>71.5</td><td>61.5</td></tr>" in text
+    assert "<tr><td>scores.unseen_style.vqav2.model.overall</td><td>31.5</td><td>–</td></tr>" in text
+    assert "<tr><td>rfid.clean</td><td>4.5</td><td>–</td></tr>" in text
+    assert "flickr8k.quantized.image_to_text.recall@1" in text
+    assert "<tr><td>scored.geneval.overall</td><td>0.75</td><td>–</td></tr>" in text and "per_image" not in text
+    assert dualtoken.main(["report", str(out)]) == 0
+    page = (out / "report.html").read_text()
+    assert "Official files" in page and "61.5" in page and "unseen_style" not in page
+
+
 def test_runs_are_told_apart_by_the_end_of_their_paths():
     assert labels(["runs/x/demo", "runs/y/demo"]) == ["x/demo", "y/demo"]
     assert labels(["runs/a", "runs/b"]) == ["a", "b"]
