@@ -21,7 +21,7 @@ from tokenizer.tower_families import vision_config_of
 from train.ablate_tokenizer import AblateTokenizerConfig, plan_run
 from train.build_mllm import trained_as
 from train.config import load_config
-from train.engine import EngineConfig
+from train.engine_config import EngineConfig
 from train.info import BUILDERS, describe, resolve
 from train.parameters import group_parameters, part_of
 from train.pipeline import load_pipeline

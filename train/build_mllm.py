@@ -24,7 +24,8 @@ from tokenizer import DualTokenizer
 from tokenizer.attention import resolve_attention
 from tokenizer.hub import local_folder
 from train.distributed import World
-from train.engine import EngineConfig, partitioned_loading, whole
+from train.engine import partitioned_loading, whole
+from train.engine_config import EngineConfig
 from train.replaced_folder import replaced
 
 logger = logging.getLogger(__name__)

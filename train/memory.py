@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from heads.cross_entropy import CHUNK_NUMBERS, MIN_CHUNK_ROWS
 from heads.sampling import BRANCHES
 from mllm.model import UnifiedModel
-from train.engine import EngineConfig
+from train.engine_config import EngineConfig
 from train.flops import Work, learns
 
 MAX_LIVE = 1e9  # DeepSpeed's default of stage3_max_live_parameters

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mllm.model import UnifiedModel
-from train.engine import EngineConfig
+from train.engine_config import EngineConfig
 from train.flops import model_flops
 from train.memory import activations, logits, states
 from train.parameters import PARTS, part_of

@@ -24,7 +24,8 @@ from train.card_facts import read_history
 from train.checkpoint import latest_checkpoint, reseed_rng
 from train.checkpoint_writer import CheckpointWriter
 from train.distributed import World, init_world
-from train.engine import Engine, EngineConfig
+from train.engine import Engine
+from train.engine_config import EngineConfig
 from train.flops import Work, model_flops
 from train.launch import run_launched
 from train.loop import MAX_BAD_STEPS, LoopConfig, is_due

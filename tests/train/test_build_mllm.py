@@ -12,7 +12,7 @@ from mllm.llm import build_llm
 from tests.train.tiny_mllm import TOWER, make_world, tiny_config
 from train.build_mllm import begin, continue_from, frozen_weights, open_vocabulary, outline
 from train.distributed import World
-from train.engine import EngineConfig
+from train.engine_config import EngineConfig
 from train.planned_model import planned_model
 
 

@@ -38,7 +38,8 @@ from train.build_mllm import begin, continue_from, training_texts
 from train.checkpoint import latest_checkpoint, load_state
 from train.checkpoint_writer import CheckpointWriter
 from train.distributed import World, init_world
-from train.engine import Engine, EngineConfig, deepspeed_config
+from train.engine import Engine
+from train.engine_config import EngineConfig, deepspeed_config
 from train.meter import LossMeter
 from train.parameters import group_parameters, part_of
 from train.precision import set_matmul_precision

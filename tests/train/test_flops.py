@@ -14,7 +14,7 @@ from mllm.model import UnifiedModel
 from tests.train.tiny_mllm import make_world, tiny_config
 from train.build_mllm import begin, training_texts
 from train.distributed import World
-from train.engine import EngineConfig
+from train.engine_config import EngineConfig
 from train.flops import Work, model_flops
 from train.parameters import PartsOptimizerConfig, group_parameters
 

@@ -11,7 +11,7 @@ from heads.config import DepthHeadConfig
 from mllm.config import LLMConfig, UnifiedConfig, VisualSpec
 from mllm.model import UnifiedModel
 from tokenizer import Codebooks
-from train.engine import EngineConfig
+from train.engine_config import EngineConfig
 from train.flops import Work
 from train.memory import activations, states
 from train.parameters import PartsOptimizerConfig, group_parameters
