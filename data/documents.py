@@ -21,9 +21,6 @@ class Codes(Protocol):
     """What a document needs of a code store, or of picture files that become codes when they are asked for."""
 
     @property
-    def grid(self) -> tuple[int, int]: ...  # rows and columns of positions
-
-    @property
     def num_patches(self) -> int: ...
 
     @property

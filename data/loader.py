@@ -62,18 +62,17 @@ Mapper = Callable[[Callable[[list[list[Document]]], Batch], Iterable[list[list[D
 
 def image_shape(sources: list[Source]) -> tuple[int, int]:
     """Positions and depth of the images, (0, 0) where there are none."""
-    names: dict[tuple[tuple[int, int], int], str] = {}  # of the last source of each grid and depth
-    shape = (0, 0)
+    names: dict[tuple[int, int, int], str] = {}  # of the last source of each height, width and depth
     for source in sources:
         for store in source.stores:
             if isinstance(store, PictureFiles) and store.encoder is None:
                 raise ValueError(f"the picture files of the source {source.name!r} need a tokenizer, and none is given")
-            names[store.grid, store.depth] = source.name
-            shape = store.num_patches, store.depth
+            names[(*store.grid, store.depth)] = source.name
     if len(names) > 1:
-        shown = " and ".join(f"{h}×{w} positions × {depth} of {name!r}" for ((h, w), depth), name in names.items())
+        shown = " and ".join(f"{h}×{w} positions × {depth} of {name!r}" for (h, w, depth), name in names.items())
         raise ValueError(f"the sources differ in the grid or the depth of their codes: {shown}; tokenize them alike")
-    return shape
+    height, width, depth = next(iter(names), (0, 0, 0))
+    return height * width, depth
 
 
 class Loader:

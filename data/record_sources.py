@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from data.code_sources import choose_caption
+from data.codes import CodeStore
 from data.conversations import conversation_turns
 from data.documents import (
-    Codes,
     Document,
     ImageRef,
     caption_document,
@@ -18,6 +18,7 @@ from data.documents import (
 )
 from data.image_library import ImageLibrary
 from data.interleaved import interleaved_segments
+from data.picture_files import PictureFiles
 from data.records import Records
 from data.source_config import SourceConfig
 from data.vocabulary import Vocabulary
@@ -29,7 +30,9 @@ class RecordSource:
     def __init__(self, config: SourceConfig, vocabulary: Vocabulary, library: ImageLibrary):
         self.name = config.name or config.kind
         self.config, self.vocabulary, self.library = config, vocabulary, library
-        self.stores: tuple[Codes, ...] = tuple(s for s in (library.store, library.files) if s is not None)
+        self.stores: tuple[CodeStore | PictureFiles, ...] = tuple(
+            s for s in (library.store, library.files) if s is not None
+        )
         self.records = Records(config.path)
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from data.code_sources import CaptionSource, DrawSource
 from data.codes import CodeStore
-from data.documents import Codes, Document
+from data.documents import Document
 from data.image_library import ImageLibrary
 from data.picture_files import PictureEncoder, PictureFiles
 from data.record_sources import CaptionRecords, ConversationSource, DrawRecords, InterleavedSource, TextSource
@@ -22,7 +22,7 @@ class Source(Protocol):
     name: str
 
     @property
-    def stores(self) -> Sequence[Codes]:
+    def stores(self) -> Sequence[CodeStore | PictureFiles]:
         """What its images are read from."""
         ...
 
@@ -40,7 +40,7 @@ class SpacedSource:
         self.name, self.source, self.num = source.name, source, num
 
     @property
-    def stores(self) -> Sequence[Codes]:
+    def stores(self) -> Sequence[CodeStore | PictureFiles]:
         return self.source.stores
 
     def __len__(self) -> int:

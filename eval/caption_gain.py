@@ -45,7 +45,6 @@ class _CodesInMemory:
 
     def __init__(self, codes: DualCodes):
         self.dual, self.num_patches, self.depth = codes, *codes.pixel.shape[1:]
-        self.grid = (1, self.num_patches)  # of which no document asks
 
     def check(self, index: int) -> None:
         """They come from the tokenizer as it is: nothing can be wrong with them."""
