@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from data.codes import CodeStore
 from eval.manifest import hash_model
-from train.score_rows import headline_figures
+from train.score_rows import headline_figures, score_files
 
 LOOKED_AT = 500  # pictures of a code store whose metadata is searched for their licences
 
@@ -104,7 +104,7 @@ def read_figures(run: Path | None, export: Path | None, tokenizer_id: str, folde
     for folder in folders or ([run.parent] if run is not None else []):
         figures += _of_tokenizer(folder / "tokenizer-eval", tokenizer_id)
         figures += _of_drawings(folder / "generation", export)
-        for scores in sorted({folder / "scores.json", *folder.glob("eval/*/scores.json")}):
+        for scores in score_files(folder):
             if _read(scores.with_name("manifest.json")).get("model") == identity:
                 figures += _of_benchmarks(_read(scores))
     return figures

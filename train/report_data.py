@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from train.run import read_log
+from train.score_rows import score_files
 
 STAGES = ("tower", "tokenizer", "tokenizer-eval", "pretrain", "instruct", "generation")
 OTHER_CONFIGS = ("codes/*/config.yaml", "eval/*/config.yaml", "pipeline.yaml")
@@ -62,11 +63,9 @@ def read_run(folder: str | Path) -> RunData:
         raise FileNotFoundError(
             f"run folder {folder} does not exist; `dualtoken run` and every training command make one"
         )
-    files = [folder / "scores.json", folder / OFFICIAL / "scores.json", *sorted(folder.glob("eval/*/scores.json"))]
     evaluations = {
         path.parent.name if path.parent.parent == folder / OFFICIAL else OFFICIAL: _read_evaluation(path.parent)
-        for path in files
-        if path.is_file()
+        for path in score_files(folder)
     }
     scored = {path.stem: _read_json(path) for path in sorted(folder.glob("scores/*.json"))}
     if (folder / "config.yaml").exists():
