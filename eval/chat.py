@@ -7,11 +7,9 @@ from mllm.answer import answer
 
 
 def ask(question: str, image: str | None, model_folder: str, max_new_tokens: int = 128) -> str:
-    """The model's greedy answer to `question`, about the picture file `image` where one is given."""
+    """The model's greedy answer to `question`, one token at least, about the picture file `image` if any."""
     if not question.strip():
         raise ValueError('the question is empty: ask something, such as "What is this?"')
-    if max_new_tokens < 1:
-        raise ValueError(f"--max-new-tokens {max_new_tokens}: an answer has at least one")
     picture = load_image(image) if image else None
     unified = load(model_folder)
     codes = encode_picture(unified, picture) if picture is not None else None

@@ -102,7 +102,7 @@ def test_invalid_pipeline(tmp_path, capsys):
         (["evaluate", "--benchmarks", "nowhere", "--split", "s", "--out", "out"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
         (["train", "pyproject.toml", "--nproc", "0"], "--nproc 0"),
-        (["chat", "What?", "--max-new-tokens", "0"], "max_new_tokens=0"),
+        (["chat", "What?", "--max-new-tokens", "0"], "--max-new-tokens 0"),
         (["train-tower", "configs/tiny/tower.yaml", "data.batch_size=0"], "data.batch_size=0"),
         (["train-tower", "configs/tiny/tower.yaml", "optimizer.betas=[0.9]"], "optimizer.betas=[0.9] must be two"),
         (["train-tower", "configs/tiny/tower.yaml", "optimizer.learning_rate=-1"], "learning_rate=-1.0 must be"),

@@ -117,6 +117,8 @@ def run_chat(args: Namespace) -> None:
     from heads.sampling import check_seed
     from mllm.dialogue import TextSampling
 
+    if args.max_new_tokens < 1:
+        raise ValueError(f"--max-new-tokens {args.max_new_tokens}: an answer has at least one")
     text, sampling = TextSampling(args.text_temperature, max_new_tokens=args.max_new_tokens), sampling_of(args)
     check_seed(args.seed)
     if args.question is not None:
