@@ -40,7 +40,9 @@ class LossMeter:
         """On every rank: the main one takes the sums over, the others begin at zero."""
         if state:
             sums = LossSums(**state)
-            self.add(LossSums(*(self.world.is_main * part.to(self.world.device) for part in sums)))
+            if not self.world.is_main:
+                sums = LossSums(*map(torch.zeros_like, sums))
+            self.add(LossSums(*(part.to(self.world.device) for part in sums)))
 
     def means(self) -> dict[str, float]:
         """Flat metrics over everything added on all ranks since the last call; a collective of all ranks."""

@@ -33,7 +33,6 @@ from train.tokenizer_parts import PARTS, check_parts
 from train.weight_ema import WeightEma, WeightEmaConfig
 
 LAST_LAYER = "head.2.weight"  # of the decoder: the 3×3 convolution to RGB
-
 NUM_SAMPLES = 16  # of the sheet
 
 
@@ -88,10 +87,9 @@ def main(config: TrainTokenizerConfig) -> None:
     loop = Loop(run, config.loop, config.schedule, trainer.parts, batches, "tokenizer", world)
     for step in loop:
         loop.record(**trainer.step(batches, step))
-        if is_due(step + 1, config.sample_every):
-            with trainer.ema.applied():  # on all ranks alike
-                if samples is not None:
-                    run.save_image(f"step-{step + 1:06d}", reconstruction_sheet(model, samples), step + 1)
+        if samples is not None and is_due(step + 1, config.sample_every):
+            with trainer.ema.applied():
+                run.save_image(f"step-{step + 1:06d}", reconstruction_sheet(model, samples), step + 1)
     with trainer.ema.applied():
         world.on_main(export, model.freeze(), run.export)
         run.finish({"tokenizer_id": model.tokenizer_id, "parameters": sum(p.numel() for p in model.parameters())})

@@ -1,4 +1,7 @@
-"""Folders with tables, parquet files and `datasets` behind one interface; damaged archives; streams that resume."""
+"""Folders with tables, parquet files and `datasets` behind one interface; damaged archives; streams that resume.
+
+Long because one interface stands before all of them, and each breaks it in its own way.
+"""
 
 import csv
 import io
